@@ -1,0 +1,1 @@
+"""Sharing-ratio explanations of exported ONNX models."""
