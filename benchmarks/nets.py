@@ -1,0 +1,112 @@
+"""VGG16 and ResNet-50 for ImageNet as ONNX graphs with random weights: real sizes, nothing to download."""
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+OPSET = 17
+IR_VERSION = 8
+
+
+class _Net:
+    """Collects nodes and weights; every method returns the name of the tensor that it makes."""
+
+    def __init__(self, name: str, seed: int) -> None:
+        self.name = name
+        self.rng = np.random.default_rng(seed)
+        self.nodes: list[onnx.NodeProto] = []
+        self.weights: list[onnx.TensorProto] = []
+
+    def op(self, op_type: str, name: str, *inputs: str, **attributes: object) -> str:
+        """One node with one output, both called `name`."""
+        self.nodes.append(helper.make_node(op_type, list(inputs), [name], name=name, **attributes))
+        return name
+
+    def weight(self, name: str, value: NDArray[np.float32]) -> str:
+        """One initializer."""
+        self.weights.append(numpy_helper.from_array(value, name))
+        return name
+
+    def he(self, *shape: int, gain: float = 1.0) -> NDArray[np.float32]:
+        """Normal weights of shape [out, in, *kernel] that keep the variance through a Relu, times `gain`."""
+        scale = np.float32(gain * np.sqrt(2 / np.prod(shape[1:])))
+        return self.rng.standard_normal(shape, np.float32) * scale
+
+    def small(self, size: int) -> NDArray[np.float32]:
+        """Biases, so that none is zero."""
+        return self.rng.standard_normal(size, np.float32) * np.float32(0.05)
+
+    def conv(
+        self, name: str, x: str, channels: tuple[int, int], kernel: int, stride: int = 1, gain: float = 1.0
+    ) -> str:
+        """A square convolution with bias and "same" padding, from channels[0] to channels[1]."""
+        fan_in, fan_out = channels
+        w = self.weight(f"{name}.weight", self.he(fan_out, fan_in, kernel, kernel, gain=gain))
+        b = self.weight(f"{name}.bias", self.small(fan_out))
+        sides = {"kernel_shape": [kernel] * 2, "strides": [stride] * 2, "pads": [kernel // 2] * 4}
+        return self.op("Conv", name, x, w, b, **sides)
+
+    def gemm(self, name: str, x: str, fan_in: int, fan_out: int) -> str:
+        """A fully connected layer with weights [fan_out, fan_in]."""
+        w = self.weight(f"{name}.weight", self.he(fan_out, fan_in))
+        return self.op("Gemm", name, x, w, self.weight(f"{name}.bias", self.small(fan_out)), transB=1)
+
+    def model(self) -> onnx.ModelProto:
+        """Finish: input N x 3 x 224 x 224 -> logits N x 1000."""
+        picture = helper.make_tensor_value_info("input", TensorProto.FLOAT, ["N", 3, 224, 224])
+        logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", 1000])
+        graph = helper.make_graph(self.nodes, self.name, [picture], [logits], self.weights)
+        imports = [helper.make_opsetid("", OPSET)]
+        return helper.make_model(
+            graph, opset_imports=imports, ir_version=IR_VERSION, producer_name="srd-onnx benchmarks"
+        )
+
+
+def vgg16(seed: int = 0) -> onnx.ModelProto:
+    """VGG16 (configuration D): 138,357,544 parameters."""
+    net = _Net("vgg16", seed)
+    x, fan_in, number = "input", 3, 0
+    for block, (fan_out, repeats) in enumerate([(64, 2), (128, 2), (256, 3), (512, 3), (512, 3)], 1):
+        for _ in range(repeats):
+            number += 1
+            x = net.conv(f"conv{number}", x, (fan_in, fan_out), 3)
+            x = net.op("Relu", f"relu{number}", x)
+            fan_in = fan_out
+        x = net.op("MaxPool", f"pool{block}", x, kernel_shape=[2, 2], strides=[2, 2])
+    x = net.op("Flatten", "flatten", x)
+    for number, fan_in in ((1, 512 * 7 * 7), (2, 4096)):
+        x = net.op("Relu", f"fc{number}_relu", net.gemm(f"fc{number}", x, fan_in, 4096))
+    net.gemm("logits", x, 4096, 1000)
+    return net.model()
+
+
+def resnet50(seed: int = 0) -> onnx.ModelProto:
+    """ResNet-50 v1.5 (the stride in the 3x3 convolution), batch norm folded: 25,530,472 parameters.
+
+    The last convolution of each block is damped, as trained batch norm does, so that sixteen sums of two
+    branches do not grow without bound.
+    """
+    net = _Net("resnet50", seed)
+    x = net.op("Relu", "stem_relu", net.conv("stem", "input", (3, 64), 7, 2))
+    x = net.op("MaxPool", "stem_pool", x, kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
+    fan_in = 64
+    for stage, (width, repeats) in enumerate([(64, 3), (128, 4), (256, 6), (512, 3)], 1):
+        for number in range(repeats):
+            stride = 2 if stage > 1 and number == 0 else 1
+            x = _bottleneck(net, f"s{stage}b{number}", x, (fan_in, width), stride)
+            fan_in = 4 * width
+    x = net.op("Flatten", "flatten", net.op("GlobalAveragePool", "pool", x))
+    net.gemm("logits", x, fan_in, 1000)
+    return net.model()
+
+
+def _bottleneck(net: _Net, name: str, x: str, channels: tuple[int, int], stride: int) -> str:
+    """1x1, 3x3 and 1x1 convolution beside the identity, or beside a 1x1 where the shape changes."""
+    fan_in, width = channels
+    a = net.op("Relu", f"{name}_relu1", net.conv(f"{name}_conv1", x, (fan_in, width), 1))
+    a = net.op("Relu", f"{name}_relu2", net.conv(f"{name}_conv2", a, (width, width), 3, stride))
+    a = net.conv(f"{name}_conv3", a, (width, 4 * width), 1, gain=0.3)
+    if fan_in != 4 * width:
+        x = net.conv(f"{name}_down", x, (fan_in, 4 * width), 1, stride, gain=0.7)
+    return net.op("Relu", f"{name}_out", net.op("Add", f"{name}_add", a, x))
