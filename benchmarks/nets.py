@@ -1,5 +1,7 @@
 """VGG16 and ResNet-50 for ImageNet as ONNX graphs with random weights: real sizes, nothing to download."""
 
+from typing import Any
+
 import numpy as np
 import onnx
 from numpy.typing import NDArray
@@ -18,7 +20,7 @@ class _Net:
         self.nodes: list[onnx.NodeProto] = []
         self.weights: list[onnx.TensorProto] = []
 
-    def op(self, op_type: str, name: str, *inputs: str, **attributes: object) -> str:
+    def op(self, op_type: str, name: str, *inputs: str, **attributes: Any) -> str:
         """One node with one output, both called `name`."""
         self.nodes.append(helper.make_node(op_type, list(inputs), [name], name=name, **attributes))
         return name

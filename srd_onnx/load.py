@@ -87,7 +87,7 @@ def load_model(source: str | Path | bytes | onnx.ModelProto) -> LoadedModel:
     _check_not_empty(proto.graph, where)
     opset = default_opset(proto)
     producer = f"{proto.producer_name} {proto.producer_version}".strip()
-    _check(proto, where)
+    _check(proto, None if files else data, where)
     _normalise(proto)
     parameters = _parameters(proto.graph)
     return LoadedModel(_runnable(proto, opset), path, _sha256(data, files), opset, producer, parameters)
@@ -209,7 +209,8 @@ def _normalise(proto: onnx.ModelProto) -> None:
     name_nodes(graph)
 
 
-def _check(proto: onnx.ModelProto, where: str) -> None:
+def _check(proto: onnx.ModelProto, data: bytes | None, where: str) -> None:
+    """onnx.checker and what it leaves out; `data` is `proto` serialised, where that is at hand."""
     newest = onnx.defs.onnx_opset_version()
     if not 1 <= default_opset(proto) <= newest:
         raise OpsetError(
@@ -217,7 +218,7 @@ def _check(proto: onnx.ModelProto, where: str) -> None:
             "Update onnx, or export the model again with an older opset."
         )
     try:
-        checker.check_model(proto, full_check=False)
+        checker.check_model(proto if data is None else data, full_check=False)
     except (checker.ValidationError, ValueError, RuntimeError) as error:
         said = " ".join(str(error).split())
         raise InvalidModelError(

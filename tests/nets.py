@@ -1,5 +1,7 @@
 """Small ONNX models for tests."""
 
+from typing import Any
+
 import numpy as np
 import onnx
 from numpy.typing import NDArray
@@ -51,7 +53,7 @@ def small_cnn(
     nodes: list[onnx.NodeProto] = []
     weights: dict[str, NDArray[np.generic]] = {}
 
-    def op(kind: str, name: str, *inputs: str, **attributes: object) -> str:
+    def op(kind: str, name: str, *inputs: str, **attributes: Any) -> str:
         nodes.append(helper.make_node(kind, list(inputs), [name], name=name, **attributes))
         return name
 
