@@ -65,6 +65,10 @@ class InputError(SrdOnnxError):
     """The data to be explained does not fit the model."""
 
 
+class ShapeError(InputError):
+    """An array has another shape or dtype than the model declares."""
+
+
 class ImageError(InputError):
     """The file is missing, is not an image, or is one that cannot be read."""
 

@@ -1,0 +1,66 @@
+"""Convolution, any rank, group, stride, dilation and padding."""
+
+from graph_rules.registry import cotangent, rule, to_first
+from graph_rules.windows import (
+    Window,
+    loses_padding,
+    transposed,
+    window_of,
+    window_roles,
+    window_spread,
+)
+from srd_onnx.emit import Emitter
+from srd_onnx.ir import Array, Node
+from srd_onnx.roles import Axes, Roles
+from srd_onnx.rule import Flows
+
+
+def _weights(node: Node) -> Array:
+    weights = node.constant(1)
+    assert weights is not None
+    return weights
+
+
+def _window(node: Node) -> Window:
+    return window_of(node, node.input(1).shape[2:])
+
+
+def _roles(node: Node, roles: Roles) -> tuple[Axes, ...]:
+    return window_roles(node, roles, mixes_channels=True)
+
+
+def _is_pointwise(node: Node, _roles: Roles) -> bool:
+    return _window(node).is_single
+
+
+def _spread(emit: Emitter, node: Node, shares: Flows) -> Flows:
+    window = _window(node)
+    if window.is_single and window.source == window.result:
+        return to_first(node, shares[0])
+    return to_first(node, window_spread(emit, node, shares, window))
+
+
+def _bias(emit: Emitter, node: Node) -> str | None:
+    bias = node.constant(2)
+    if bias is None or not bias.any():
+        return None
+    return emit.const(bias.reshape(1, -1, *[1] * (node.output().rank - 2)))
+
+
+def _lossy(node: Node) -> bool:
+    return loses_padding(_window(node))
+
+
+@rule(
+    "Conv",
+    versions=(11, 22),
+    roles=_roles,
+    routes=_is_pointwise,
+    spread=_spread,
+    bias=_bias,
+    lossy=_lossy,
+)
+def conv(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
+    """``g_x[i] = Σ_{o,k: o s + k d - p = i} W_k^T g[o]``: the transposed convolution, weights constant."""
+    g = cotangent(cotangents, node)
+    return to_first(node, transposed(emit, g, _weights(node), node.attrs["group"], _window(node)))

@@ -1,0 +1,393 @@
+"""Operators that only move, cut or join elements: Reshape and its kin, Transpose, Slice, Split, Concat, Pad."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from graph_rules.registry import always, cotangent, rule, same, through, to_first, varying
+from srd_onnx.emit import Emitter
+from srd_onnx.ir import Node, Value
+from srd_onnx.roles import Axes, Role, Roles
+from srd_onnx.rule import Flows
+
+_SHAPE_VERSIONS = (13, 21, 23, 24, 25)
+
+
+@rule("Identity", versions=(16, 19, 21, 23, 24, 25), roles=same, routes=always, spread=through, head="view")
+def identity(_emit: Emitter, node: Node, cotangents: Flows) -> Flows:
+    """``g``."""
+    return to_first(node, cotangent(cotangents, node))
+
+
+@rule("Dropout", versions=(13, 22), roles=same, routes=always, spread=through, head="view")
+def dropout(_emit: Emitter, node: Node, cotangents: Flows) -> Flows:
+    """``g``: at inference it does nothing."""
+    training = node.optional(2)
+    node.require(
+        training is None or (training.constant is not None and not training.constant.any()),
+        "training mode is random; export for inference",
+    )
+    return to_first(node, cotangent(cotangents, node))
+
+
+@rule("Cast", versions=(13, 19, 21, 23, 24, 25), roles=same, routes=always, spread=through, head="view")
+def cast(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
+    """``g`` in the other precision; only between real types."""
+    node.require(node.input(0).is_float and node.output().is_float, "only casts between real types carry relevance")
+    return to_first(node, emit("CastLike", cotangent(cotangents, node), node.input(0).name))
+
+
+# Reshape, Flatten, Squeeze, Unsqueeze
+
+
+def _groups(source: Sequence[int], result: Sequence[int]) -> list[tuple[list[int], list[int]]]:
+    """Axes of `source` and `result` in the smallest blocks of equal size, in order: what a reshape merges or splits."""
+    blocks: list[tuple[list[int], list[int]]] = []
+    i = j = 0
+    while i < len(source) or j < len(result):
+        left, right = [i] if i < len(source) else [], [j] if j < len(result) else []
+        a = source[i] if left else 1
+        b = result[j] if right else 1
+        i, j = i + len(left), j + len(right)
+        while a != b:
+            if a < b:
+                a, i = a * source[i], i + 1
+                left.append(i - 1)
+            else:
+                b, j = b * result[j], j + 1
+                right.append(j - 1)
+        blocks.append((left, right))
+    return blocks
+
+
+def _block_roles(node: Node, roles: Roles) -> list[tuple[list[int], list[int], set[Role]]]:
+    x, y = node.input(0), node.output()
+    own = roles[x.name].roles
+    if 0 in x.shape:
+        return [(list(range(x.rank)), list(range(y.rank)), set(own))]
+    return [
+        (left, right, {own[a] for a in left if x.shape[a] > 1}) for left, right in _groups(x.shape, y.shape)
+    ]
+
+
+def _reshaped(node: Node, roles: Roles) -> tuple[Axes]:
+    """A block of one role keeps it. Positions merged with channels are positions while other channels remain
+    (a pixel shuffle), and channels otherwise (a flatten)."""
+    x, y = node.input(0), node.output()
+    own = roles[x.name]
+    blocks = _block_roles(node, roles)
+    made: list[Role | None] = [None] * y.rank
+    channels_elsewhere = any(found == {Role.CHANNEL} for _, _, found in blocks)
+    for left, right, found in blocks:
+        if not found:
+            # Axes of size 1 keep what they meant where they are one to one; a new one is a channel axis of one.
+            for a, b in zip(left, right, strict=False):
+                made[b] = own.roles[a]
+            continue
+        node.require(
+            Role.BATCH not in found or found == {Role.BATCH},
+            f"it merges the batch axis with others: {list(x.shape)} ({own}) to {list(y.shape)}",
+        )
+        mixed = Role.POSITION if channels_elsewhere else Role.CHANNEL
+        role = next(iter(found)) if len(found) == 1 else mixed
+        for b in right:
+            made[b] = role
+    return (Axes(tuple(r or Role.CHANNEL for r in made), gate=own.gate),)
+
+
+def _keeps_roles_apart(node: Node, roles: Roles) -> bool:
+    return all(len(found) <= 1 for _, _, found in _block_roles(node, roles))
+
+
+def _moved_equally(emit: Emitter, node: Node, share: str, shape: Sequence[int], axes: Sequence[int]) -> str:
+    """Any rearrangement: each element of an output position takes an equal part along to where it came from."""
+    x, y = node.input(0), node.output()
+    elements = math.prod(y.shape[a] for a in emit.axes(y).channels)
+    part = emit("Expand", emit("Div", share, emit.like(x, float(elements))), emit.ints(y.shape))
+    return emit.total(emit.reshape(part, shape), axes)
+
+
+def _reshape_spread(emit: Emitter, node: Node, shares: Flows) -> Flows:
+    x, share = node.input(0), shares[0]
+    assert share is not None
+    if _keeps_roles_apart(node, emit.roles):
+        return to_first(node, emit.reshape(share, emit.axes(x).position_shape(x)))
+    return to_first(node, _moved_equally(emit, node, share, x.shape, emit.axes(x).channels))
+
+
+def _reshape_vjp(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
+    return to_first(node, emit.reshape(cotangent(cotangents, node), node.input(0).shape))
+
+
+@rule(
+    "Reshape",
+    versions=(14, 19, 21, 23, 24, 25),
+    roles=_reshaped,
+    routes=_keeps_roles_apart,
+    spread=_reshape_spread,
+    head="view",
+)
+def reshape(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
+    """``g`` in the old shape."""
+    return _reshape_vjp(emit, node, cotangents)
+
+
+@rule(
+    "Flatten",
+    versions=_SHAPE_VERSIONS,
+    roles=_reshaped,
+    routes=_keeps_roles_apart,
+    spread=_reshape_spread,
+    head="view",
+)
+def flatten(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
+    """``g`` in the old shape."""
+    return _reshape_vjp(emit, node, cotangents)
+
+
+@rule(
+    "Squeeze",
+    versions=_SHAPE_VERSIONS,
+    roles=_reshaped,
+    routes=_keeps_roles_apart,
+    spread=_reshape_spread,
+    head="view",
+)
+def squeeze(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
+    """``g`` in the old shape."""
+    return _reshape_vjp(emit, node, cotangents)
+
+
+@rule(
+    "Unsqueeze",
+    versions=_SHAPE_VERSIONS,
+    roles=_reshaped,
+    routes=_keeps_roles_apart,
+    spread=_reshape_spread,
+    head="view",
+)
+def unsqueeze(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
+    """``g`` in the old shape."""
+    return _reshape_vjp(emit, node, cotangents)
+
+
+# Transpose
+
+
+def _order(node: Node) -> tuple[int, ...]:
+    return tuple(node.attrs.get("perm") or range(node.input(0).rank - 1, -1, -1))
+
+
+def _transposed(node: Node, roles: Roles) -> tuple[Axes]:
+    own = roles[node.input(0).name]
+    return (Axes(tuple(own.roles[a] for a in _order(node)), gate=own.gate),)
+
+
+def _transpose_back(emit: Emitter, node: Node, flows: Flows) -> Flows:
+    back = np.argsort(_order(node))
+    return to_first(node, emit("Transpose", cotangent(flows, node), perm=[int(a) for a in back]))
+
+
+@rule("Transpose", versions=_SHAPE_VERSIONS, roles=_transposed, routes=always, spread=_transpose_back)
+def transpose(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
+    """``g`` with its axes in the old order."""
+    return _transpose_back(emit, node, cotangents)
+
+
+# Slice, Split, Concat, Pad: parts of axes
+
+
+def _sliced_axes(node: Node) -> dict[int, range]:
+    """The input indices that survive, for each axis that is cut."""
+    x = node.input(0)
+    starts, ends, axes, steps = (node.constant(i) for i in range(1, 5))
+    assert starts is not None and ends is not None
+    names = range(len(starts)) if axes is None else [int(a) % x.rank for a in axes]
+    strides = [1] * len(starts) if steps is None else [int(s) for s in steps]
+    return {
+        axis: range(*slice(int(start), _open_end(int(end), step, x.shape[axis]), step).indices(x.shape[axis]))
+        for axis, start, end, step in zip(names, starts, ends, strides, strict=True)
+    }
+
+
+def _open_end(end: int, step: int, size: int) -> int | None:
+    """ONNX runs past the front with an end below ``-size``; Python wants None for that."""
+    return None if step < 0 and end < -size else end
+
+
+def _unsliced(emit: Emitter, flow: str, axis: int, kept: range, size: int, rank: int) -> str:
+    """Put the kept indices of an axis back in place, zero elsewhere."""
+    if kept.step == 1:
+        pads = [0] * (2 * rank)
+        pads[axis], pads[rank + axis] = kept.start, size - kept.stop
+        return emit("Pad", flow, emit.ints(pads))
+    source = np.full(size, len(kept), np.int64)
+    source[list(kept)] = np.arange(len(kept))
+    pads = [0] * (2 * rank)
+    pads[rank + axis] = 1
+    return emit("Gather", emit("Pad", flow, emit.ints(pads)), emit.const(source), axis=axis)
+
+
+def _unslice(emit: Emitter, node: Node, flow: str, *, positions: bool) -> str:
+    x = node.input(0)
+    channels = emit.axes(x).channels if positions else ()
+    for axis, kept in _sliced_axes(node).items():
+        if axis not in channels and kept != range(x.shape[axis]):
+            flow = _unsliced(emit, flow, axis, kept, x.shape[axis], x.rank)
+    return flow
+
+
+def _slice_spread(emit: Emitter, node: Node, shares: Flows) -> Flows:
+    return to_first(node, _unslice(emit, node, cotangent(shares, node), positions=True))
+
+
+@rule("Slice", versions=(13,), roles=same, routes=always, spread=_slice_spread)
+def slice_(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
+    """``g`` at the indices that were kept, zero elsewhere."""
+    return to_first(node, _unslice(emit, node, cotangent(cotangents, node), positions=False))
+
+
+def _joined(emit: Emitter, node: Node, flows: Flows, axis: int, like: Value, *, positions: bool) -> str:
+    """Concatenate the flows of several outputs, zeros where one has none."""
+    parts = []
+    for value, flow in zip(node.outputs, flows, strict=True):
+        if value is not None:
+            shape = emit.axes(value).position_shape(value) if positions else value.shape
+            parts.append(flow if flow is not None else emit.zeros(shape, like.dtype))
+    return emit("Concat", *parts, axis=axis) if len(parts) > 1 else parts[0]
+
+
+def _split_spread(emit: Emitter, node: Node, shares: Flows) -> Flows:
+    x = node.input(0)
+    axis = node.attrs["axis"] % x.rank
+    if axis in emit.axes(x).channels:
+        return to_first(node, emit.sum([s for s in shares if s is not None]))
+    return to_first(node, _joined(emit, node, shares, axis, x, positions=True))
+
+
+@rule("Split", versions=(18,), roles=same, routes=always, spread=_split_spread)
+def split(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
+    """The ``g`` of all parts, joined."""
+    x = node.input(0)
+    return to_first(node, _joined(emit, node, cotangents, node.attrs["axis"] % x.rank, x, positions=False))
+
+
+def _concat_roles(node: Node, roles: Roles) -> tuple[Axes]:
+    known = [roles[v.name] for v in node.inputs if v is not None and v.name in roles]
+    node.require(
+        len({axes.roles for axes in known}) == 1,
+        f"its operands have different axes: {', '.join(str(axes) for axes in known)}",
+    )
+    return (Axes(known[0].roles, gate=all(axes.gate for axes in known)),)
+
+
+def _concat_axis(node: Node) -> int:
+    return int(node.attrs["axis"]) % node.output().rank
+
+
+def _along_positions(node: Node, roles: Roles) -> bool:
+    role = roles[node.output().name].roles[_concat_axis(node)]
+    return role is not Role.CHANNEL or len(varying(node, roles)) == 1
+
+
+def _parts(emit: Emitter, node: Node, flow: str) -> Flows:
+    """The slice of `flow` that belongs to each operand that varies."""
+    axis, start, flows = _concat_axis(node), 0, []
+    for value in node.inputs:
+        size = value.shape[axis] if value is not None else 0
+        cut = [emit.ints([start]), emit.ints([start + size]), emit.ints([axis])]
+        flows.append(emit("Slice", flow, *cut) if emit.varies(value) else None)
+        start += size
+    return flows
+
+
+def _concat_spread(emit: Emitter, node: Node, shares: Flows) -> Flows:
+    share, y = cotangent(shares, node), node.output()
+    if _concat_axis(node) not in emit.axes(y).channels:
+        return _parts(emit, node, share)
+    carriers = varying(node, emit.roles)
+    part = share if len(carriers) == 1 else emit("Div", share, emit.like(y, float(len(carriers))))
+    return [part if i in carriers else None for i in range(len(node.inputs))]
+
+
+def _constant_operands(emit: Emitter, node: Node) -> str | None:
+    y = node.output()
+    if all(emit.varies(v) for v in node.inputs):
+        return None
+    parts = [v.name if not emit.varies(v) else emit.zeros(v.shape, y.dtype) for v in node.inputs if v is not None]
+    return emit("Concat", *parts, axis=_concat_axis(node))
+
+
+def _has_constant_operand(node: Node) -> bool:
+    return any(v is not None and v.constant is not None for v in node.inputs)
+
+
+@rule(
+    "Concat",
+    versions=(13,),
+    roles=_concat_roles,
+    routes=_along_positions,
+    spread=_concat_spread,
+    bias=_constant_operands,
+    lossy=_has_constant_operand,
+)
+def concat(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
+    """Each operand its slice of ``g``. Along channels, with expand and collapse: ``R_a = R_z |a|² / |z|²``."""
+    return _parts(emit, node, cotangent(cotangents, node))
+
+
+def _pads(node: Node) -> tuple[list[int], list[int]]:
+    """Pads before and after each axis."""
+    x, given, axes = node.input(0), node.constant(1), node.constant(3)
+    assert given is not None
+    chosen = range(x.rank) if axes is None else [int(a) % x.rank for a in axes]
+    before, after = [0] * x.rank, [0] * x.rank
+    for i, axis in enumerate(chosen):
+        before[axis], after[axis] = int(given[i]), int(given[len(given) // 2 + i])
+    return before, after
+
+
+def _unpad(emit: Emitter, node: Node, flow: str, *, positions: bool) -> str:
+    x = node.input(0)
+    before, after = _pads(node)
+    frozen = emit.axes(x).channels if positions else ()
+    back = [[0 if a in frozen else -p for a, p in enumerate(side)] for side in (before, after)]
+    return emit("Pad", flow, emit.ints([*back[0], *back[1]])) if any([*back[0], *back[1]]) else flow
+
+
+def _pad_spread(emit: Emitter, node: Node, shares: Flows) -> Flows:
+    return to_first(node, _unpad(emit, node, cotangent(shares, node), positions=True))
+
+
+def _pad_constant(emit: Emitter, node: Node) -> str | None:
+    """What a padding other than zero adds."""
+    value = node.constant(2)
+    if value is None or not value.any():
+        return None
+    before, after = _pads(node)
+    x = node.input(0)
+    shape = tuple(max(s + b + a, 0) for s, b, a in zip(x.shape, before, after, strict=True))
+    inside = np.full(shape, value.item(), x.dtype)
+    inside[tuple(slice(max(b, 0), max(b, 0) + s + min(b, 0) + min(a, 0))
+                 for s, b, a in zip(x.shape, before, after, strict=True))] = 0
+    return emit.const(inside[:1])
+
+
+def _always_lossy(_node: Node) -> bool:
+    return True
+
+
+@rule(
+    "Pad",
+    versions=(18, 19, 21, 23, 24, 25),
+    roles=same,
+    routes=always,
+    spread=_pad_spread,
+    bias=_pad_constant,
+    lossy=_always_lossy,
+)
+def pad(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
+    """The part of ``g`` that is not padding; constant padding only. A negative pad is a cut."""
+    node.require(node.attrs["mode"] == "constant", f"mode '{node.attrs['mode']}' has no rule yet")
+    return to_first(node, _unpad(emit, node, cotangent(cotangents, node), positions=False))

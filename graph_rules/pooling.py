@@ -1,0 +1,100 @@
+"""Pooling. Averages are linear; the winners of a maximum are the activation pattern."""
+
+import math
+
+import numpy as np
+
+from graph_rules.registry import cotangent, never, rule, to_first
+from graph_rules.windows import (
+    Window,
+    loses_padding,
+    transposed,
+    window_of,
+    window_roles,
+    window_spread,
+)
+from srd_onnx.emit import Emitter
+from srd_onnx.ir import Node
+from srd_onnx.roles import Axes, Roles
+from srd_onnx.rule import Flows
+
+
+def _window(node: Node) -> Window:
+    return window_of(node, node.attrs["kernel_shape"])
+
+
+def _roles(node: Node, roles: Roles) -> tuple[Axes, ...]:
+    return window_roles(node, roles, mixes_channels=False)
+
+
+def _is_pointwise(node: Node, _roles: Roles) -> bool:
+    return _window(node).is_single
+
+
+def _spread(emit: Emitter, node: Node, shares: Flows) -> Flows:
+    return to_first(node, window_spread(emit, node, shares, _window(node)))
+
+
+def _lossy(node: Node) -> bool:
+    return loses_padding(_window(node))
+
+
+@rule(
+    "AveragePool",
+    versions=(11, 19, 22),
+    roles=_roles,
+    routes=_is_pointwise,
+    spread=_spread,
+    lossy=_lossy,
+)
+def average_pool(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
+    """``g / count`` to every input position in the window; `count_include_pad` counts the padding too."""
+    x, window = node.input(0), _window(node)
+    counts = np.maximum(window.counts(padding=bool(node.attrs["count_include_pad"])), 1)
+    share = emit("Div", cotangent(cotangents, node), emit.like(x, counts[None, None]))
+    ones = np.ones((x.shape[1], 1, *window.kernel), x.dtype)
+    return to_first(node, transposed(emit, share, ones, x.shape[1], window))
+
+
+@rule(
+    "MaxPool", versions=(12, 22), roles=_roles, routes=_is_pointwise, spread=_spread, lossy=_lossy
+)
+def max_pool(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
+    """Each output's ``g`` to its winner, the first one in a tie; overlapping windows add up."""
+    g, x, y = cotangent(cotangents, node), node.input(0), node.output()
+    attrs = {k: node.attrs[k] for k in ("auto_pad", "ceil_mode", "dilations", "kernel_shape", "pads", "strides")
+             if k in node.attrs}
+    winners = emit.many("MaxPool", x.name, outputs=2, storage_order=0, **attrs)[1]
+    flat = emit.zeros([math.prod(x.shape)], x.dtype)
+    size = [math.prod(y.shape)]
+    moved = emit(
+        "ScatterElements", flat, emit.reshape(winners, size), emit.reshape(g, size), axis=0, reduction="add"
+    )
+    return to_first(node, emit.reshape(moved, x.shape))
+
+
+def _everywhere(emit: Emitter, node: Node, shares: Flows) -> Flows:
+    """An equal part to every position."""
+    x, share = node.input(0), shares[0]
+    assert share is not None
+    size = float(math.prod(x.shape[2:]))
+    shape = emit.ints([1, 1, *x.shape[2:]])
+    return to_first(node, emit("Expand", emit("Div", share, emit.like(x, size)), shape))
+
+
+@rule("GlobalAveragePool", versions=(1, 22), roles=_roles, routes=never, spread=_everywhere)
+def global_average_pool(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
+    """``g / count`` to every position."""
+    x = node.input(0)
+    share = emit("Div", cotangent(cotangents, node), emit.like(x, float(math.prod(x.shape[2:]))))
+    return to_first(node, emit("Expand", share, emit.ints(x.shape)))
+
+
+@rule("GlobalMaxPool", versions=(1, 22), roles=_roles, routes=never, spread=_everywhere)
+def global_max_pool(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
+    """``g`` to the winner, equally to several in a tie."""
+    x, y = node.input(0), node.output()
+    won = emit("Where", emit("Equal", x.name, y.name), emit.like(x, 1.0), emit.like(x, 0.0))
+    ties = emit.total(won, range(2, x.rank))
+    return to_first(node, emit("Mul", won, emit("Div", cotangent(cotangents, node), ties)))
+

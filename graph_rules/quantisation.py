@@ -1,0 +1,44 @@
+"""QuantizeLinear and DequantizeLinear: relevance flows as in the dequantised network.
+
+A cotangent at an integer tensor means the cotangent of the real numbers it stands for, so both rules are the identity
+but for saturation; what rounding adds or takes away is a bias of QuantizeLinear.
+"""
+
+from graph_rules.registry import activation, always, cotangent, rule, through, to_first
+from srd_onnx.emit import Emitter
+from srd_onnx.ir import Node
+from srd_onnx.rule import Flows
+
+_VERSIONS = (13, 19, 21, 23, 24, 25)
+
+
+def _rounding(emit: Emitter, node: Node) -> str:
+    """``dequantised(y) - x``: rounding, and what saturation cut off."""
+    x, y = node.input(0), node.output()
+    operands = [v.name for v in node.inputs[1:] if v is not None]
+    attrs = {k: node.attrs[k] for k in ("axis", "block_size") if k in node.attrs}
+    return emit("Sub", emit("DequantizeLinear", y.name, *operands, **attrs), x.name)
+
+
+def _straight_through(_node: Node) -> str:
+    return "rounding is taken as the identity; what it and saturation change is booked as its bias"
+
+
+@rule(
+    "QuantizeLinear",
+    versions=_VERSIONS,
+    roles=activation,
+    routes=always,
+    spread=through,
+    bias=_rounding,
+    approximate=_straight_through,
+)
+def quantize_linear(_emit: Emitter, node: Node, cotangents: Flows) -> Flows:
+    """``g``: the straight-through estimate, in the units of the dequantised tensor."""
+    return to_first(node, cotangent(cotangents, node))
+
+
+@rule("DequantizeLinear", versions=_VERSIONS, roles=activation, routes=always, spread=through)
+def dequantize_linear(_emit: Emitter, node: Node, cotangents: Flows) -> Flows:
+    """``g``: the cotangent at the integers is in the units of what they stand for."""
+    return to_first(node, cotangent(cotangents, node))

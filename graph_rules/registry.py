@@ -1,0 +1,116 @@
+"""The rule table, the decorator that fills it, and the answers most operators share.
+
+Adding an operator is one decorated function in the file of its family (and a `Case` row in tests/cases.py).
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+from srd_onnx.emit import Emitter
+from srd_onnx.ir import Node, OpKey, Value
+from srd_onnx.roles import Axes, Roles
+from srd_onnx.rule import Flows, Rule
+
+RULES: dict[OpKey, Rule] = {}
+
+Vjp = Callable[[Emitter, Node, Flows], Flows]
+
+
+def varying(node: Node, roles: Roles) -> tuple[int, ...]:
+    """Indices of the real-valued inputs that depend on the model's input: the usual carriers."""
+    return tuple(i for i, v in enumerate(node.inputs) if v is not None and v.name in roles and carries(v))
+
+
+def carries(value: Value) -> bool:
+    """Whether a tensor holds reals, or integers that stand for reals (the output of QuantizeLinear)."""
+    return value.is_float or value.dtype.itemsize == 1
+
+
+def same(node: Node, roles: Roles) -> tuple[Axes, ...]:
+    """Every output has the roles of the first input."""
+    return (roles[node.input(0).name],) * len(node.outputs)
+
+
+def activation(node: Node, roles: Roles) -> tuple[Axes]:
+    """The roles of the input; the result is no gate, whatever the input was."""
+    return (Axes(roles[node.input(0).name].roles),)
+
+
+def gate(node: Node, roles: Roles) -> tuple[Axes]:
+    """The roles of the input; the result is a gate."""
+    return (Axes(roles[node.input(0).name].roles, gate=True),)
+
+
+def always(_node: Node, _roles: Roles) -> bool:
+    """Each output position is fed by one input position at most."""
+    return True
+
+
+def never(_node: Node, _roles: Roles) -> bool:
+    """Output positions mix input positions or operands."""
+    return False
+
+
+def through(_emit: Emitter, node: Node, shares: Flows) -> Flows:
+    """Relevance stays where it is: input 0 has the positions of output 0."""
+    return [shares[0], *[None] * (len(node.inputs) - 1)]
+
+
+def to_first(node: Node, flow: str | None) -> Flows:
+    """A flow to input 0, nothing to the others."""
+    return [flow, *[None] * (len(node.inputs) - 1)]
+
+
+def cotangent(flows: Flows, node: Node) -> str:
+    """The cotangent of the only output that can have one."""
+    node.require(
+        flows[0] is not None and all(f is None for f in flows[1:]), "only its first output carries relevance"
+    )
+    assert flows[0] is not None
+    return flows[0]
+
+
+def _no_bias(_emit: Emitter, _node: Node) -> None:
+    return None
+
+
+def _keeps_all(_node: Node) -> bool:
+    return False
+
+
+def _exact(_node: Node) -> None:
+    return None
+
+
+def rule(
+    op_type: str,
+    *,
+    versions: Sequence[int],
+    roles: Callable[[Node, Roles], Sequence[Axes | None]],
+    routes: Callable[[Node, Roles], bool],
+    spread: Callable[[Emitter, Node, Flows], Flows],
+    domain: str = "",
+    carriers: Callable[[Node, Roles], tuple[int, ...]] = varying,
+    bias: Callable[[Emitter, Node], str | None] = _no_bias,
+    lossy: Callable[[Node], bool] = _keeps_all,
+    approximate: Callable[[Node], str | None] = _exact,
+    head: Literal["link", "view"] | None = None,
+    table: dict[OpKey, Rule] = RULES,
+) -> Callable[[Vjp], Vjp]:
+    """Register a VJP for exactly these `since_version`s of an operator; see `srd_onnx.rule.Rule` for the rest.
+
+    Raises:
+        ValueError: if one of them has a rule already.
+    """
+
+    def register(vjp: Vjp) -> Vjp:
+        name: Any = getattr(vjp, "__name__", op_type)
+        made = Rule(name, vjp, roles, carriers, routes, spread, bias, lossy, approximate, head)
+        for since in versions:
+            key = OpKey(domain, op_type, since)
+            if key in table:
+                raise ValueError(f"{key} has a rule already: {table[key].name}")
+            table[key] = made
+        return vjp
+
+    return register

@@ -1,0 +1,231 @@
+"""Sliding windows: the geometry that convolution and pooling share, and the transposed map of a window sum.
+
+Strided transposes are emitted as a stride-1 convolution per phase of the stride, interleaved afterwards: on a CPU
+that is much faster than ConvTranspose, and it needs no operator that a provider lacks.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from srd_onnx.emit import Emitter
+from srd_onnx.errors import LayoutError
+from srd_onnx.ir import Array, Node, Value
+from srd_onnx.roles import Axes, Role, Roles
+from srd_onnx.rule import Flows
+
+
+@dataclass(frozen=True)
+class Window:
+    """A sliding window over D position axes: sizes and offsets per axis.
+
+    Output position o covers the input positions ``o * stride - begin + k * dilation`` for tap k.
+    """
+
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    dilations: tuple[int, ...]
+    begins: tuple[int, ...]
+    ends: tuple[int, ...]
+    source: tuple[int, ...]
+    result: tuple[int, ...]
+
+    @property
+    def is_single(self) -> bool:
+        """Whether every output position sees exactly one input position."""
+        return math.prod(self.kernel) == 1 and not any(self.begins) and not any(self.ends)
+
+    def counts(self, *, padding: bool = False) -> Array:
+        """How many taps of each output position lie in bounds (or, with `padding`, in the padded input).
+
+        Returns:
+            int64 array of shape `result`.
+        """
+        counts = np.ones((1,) * len(self.kernel), np.int64)
+        for axis, (k, s, d, begin, end, size, out) in enumerate(self._axes()):
+            at = np.arange(out)[:, None] * s - begin + np.arange(k) * d
+            low, high = (-begin, size + end) if padding else (0, size)
+            inside = ((at >= low) & (at < high)).sum(axis=1)
+            shape = [1] * len(self.kernel)
+            shape[axis] = out
+            counts = counts * inside.reshape(shape)
+        return counts
+
+    def _axes(self) -> list[tuple[int, ...]]:
+        columns = (self.kernel, self.strides, self.dilations, self.begins, self.ends, self.source, self.result)
+        return list(zip(*columns, strict=True))
+
+
+def window_of(node: Node, kernel: Sequence[int]) -> Window:
+    """The window of a Conv or pooling node, `auto_pad` resolved to explicit pads."""
+    source, result = node.input(0).shape[2:], node.output().shape[2:]
+    rank = len(kernel)
+    strides = tuple(node.attrs.get("strides") or (1,) * rank)
+    dilations = tuple(node.attrs.get("dilations") or (1,) * rank)
+    mode = node.attrs.get("auto_pad", "NOTSET")
+    if mode == "NOTSET":
+        pads = tuple(node.attrs.get("pads") or (0,) * (2 * rank))
+        begins, ends = pads[:rank], pads[rank:]
+    elif mode == "VALID":
+        begins = ends = (0,) * rank
+    else:
+        missing = [
+            max(0, (out - 1) * s + (k - 1) * d + 1 - size)
+            for k, s, d, size, out in zip(kernel, strides, dilations, source, result, strict=True)
+        ]
+        small, large = tuple(m // 2 for m in missing), tuple(m - m // 2 for m in missing)
+        begins, ends = (small, large) if mode == "SAME_UPPER" else (large, small)
+    return Window(tuple(kernel), strides, dilations, begins, ends, source, result)
+
+
+def window_roles(node: Node, roles: Roles, *, mixes_channels: bool) -> tuple[Axes, ...]:
+    """N, C, then positions, as ONNX defines Conv and the pools; anything else means a wrong layout.
+
+    Raises:
+        LayoutError: naming the node and what its axes were taken for.
+    """
+    axes = roles[node.input(0).name]
+    expected = (Role.BATCH, Role.CHANNEL, *[Role.POSITION] * (len(axes.roles) - 2))
+    sizes = node.input(0).shape
+    wrong = [r is not e and s > 1 for r, e, s in zip(axes.roles, expected, sizes, strict=True)]
+    if any(wrong):
+        raise LayoutError(
+            f"{node}: slides along axes 2 and up, but its input {list(sizes)} has axes {axes} "
+            "(N batch, C channel, P position); is the layout of the input right? Say it with --layout / layout="
+        )
+    return (Axes(expected, gate=axes.gate and not mixes_channels),) * len(node.outputs)
+
+
+def transposed(emit: Emitter, flow: str, weights: Array, group: int, window: Window) -> str:
+    """The transpose of a grouped window sum: ``x[i] = Σ_k W_k^T y[o] over all o, k that touch i``.
+
+    Shapes: `flow` [N, M, *result], `weights` [M, C/group, *kernel]; gives [N, C, *source].
+    """
+    if window.strides == (1,) * len(window.kernel):
+        return _stride_one(emit, flow, weights, group, window)
+    if window.dilations == (1,) * len(window.kernel):
+        return _by_phases(emit, flow, weights, group, window)
+    return _conv_transpose(emit, flow, weights, group, window)
+
+
+def _swapped(weights: Array, group: int) -> Array:
+    """[M, C/g, *k] to [C, M/g, *k]: the roles of the two channel axes exchanged inside each group."""
+    grouped = weights.reshape(group, weights.shape[0] // group, *weights.shape[1:])
+    swapped = np.swapaxes(grouped, 1, 2)
+    return swapped.reshape(-1, *swapped.shape[2:])
+
+
+def _flipped(weights: Array) -> Array:
+    return np.ascontiguousarray(np.flip(weights, axis=tuple(range(2, weights.ndim))))
+
+
+def _stride_one(emit: Emitter, flow: str, weights: Array, group: int, window: Window) -> str:
+    reach = [(k - 1) * d for k, d in zip(window.kernel, window.dilations, strict=True)]
+    begins = [r - b for r, b in zip(reach, window.begins, strict=True)]
+    ends = [s + b - o for s, b, o in zip(window.source, window.begins, window.result, strict=True)]
+    return _convolved(emit, flow, _flipped(_swapped(weights, group)), group, window.dilations, begins, ends)
+
+
+def _convolved(
+    emit: Emitter,
+    flow: str,
+    weights: Array,
+    group: int,
+    dilations: Sequence[int],
+    begins: Sequence[int],
+    ends: Sequence[int],
+) -> str:
+    """A stride-1 Conv whose pads may be negative: then output positions that saw only padding are cut off first."""
+    if any(p < 0 for p in [*begins, *ends]):
+        rank = len(begins)
+        starts = emit.ints([-min(b, 0) for b in begins])
+        stops = emit.ints([min(e, 0) if e < 0 else np.iinfo(np.int64).max for e in ends])
+        flow = emit("Slice", flow, starts, stops, emit.ints(range(2, 2 + rank)))
+    pads = [max(p, 0) for p in [*begins, *ends]]
+    kernel = list(weights.shape[2:])
+    return emit(
+        "Conv",
+        flow,
+        emit.const(weights),
+        group=group,
+        dilations=list(dilations),
+        kernel_shape=kernel,
+        pads=pads,
+        strides=[1] * len(kernel),
+    )
+
+
+def _by_phases(emit: Emitter, flow: str, weights: Array, group: int, window: Window) -> str:
+    """Input position ``q * stride + phase`` is fed by the taps ``k = phase + m * stride`` of outputs ``q - m``."""
+    rank, strides = len(window.kernel), window.strides
+    taps = [math.ceil(k / s) for k, s in zip(window.kernel, strides, strict=True)]
+    spare = [m * s - k for m, s, k in zip(taps, strides, window.kernel, strict=True)]
+    padded = np.pad(_swapped(weights, group), [(0, 0), (0, 0), *[(0, p) for p in spare]])
+    # [C, M/g, m1, s1, m2, s2, ...] -> [C, s1, s2, ..., M/g, m1, m2, ...] -> [C·Πs, M/g, m1, m2, ...]
+    split = padded.reshape(*padded.shape[:2], *[n for m, s in zip(taps, strides, strict=True) for n in (m, s)])
+    order = [0, *range(3, 3 + 2 * rank, 2), 1, *range(2, 2 + 2 * rank, 2)]
+    phased = split.transpose(order).reshape(-1, padded.shape[1], *taps)
+    cells = [math.ceil((b + n) / s) for b, n, s in zip(window.begins, window.source, strides, strict=True)]
+    begins = [m - 1 for m in taps]
+    ends = [q - o for q, o in zip(cells, window.result, strict=True)]
+    wide = _convolved(emit, flow, _flipped(phased), group, [1] * rank, begins, ends)
+    full = _interleaved(emit, wide, strides, cells)
+    stops = [b + n for b, n in zip(window.begins, window.source, strict=True)]
+    if not any(window.begins) and stops == [q * s for q, s in zip(cells, strides, strict=True)]:
+        return full
+    return emit("Slice", full, emit.ints(window.begins), emit.ints(stops), emit.ints(range(2, 2 + rank)))
+
+
+def _interleaved(emit: Emitter, wide: str, strides: Sequence[int], cells: Sequence[int]) -> str:
+    """[N, C·s1·s2, q1, q2] to [N, C, q1·s1, q2·s2]."""
+    rank = len(strides)
+    if rank == 2 and strides[0] == strides[1]:
+        return emit("DepthToSpace", wide, blocksize=strides[0], mode="CRD")
+    # The leading 0 keeps the batch size; -1 stands for C.
+    split = emit("Reshape", wide, emit.ints([0, -1, *strides, *cells]))
+    order = [0, 1, *[a for i in range(rank) for a in (2 + rank + i, 2 + i)]]
+    shape = [0, -1, *[q * s for q, s in zip(cells, strides, strict=True)]]
+    return emit("Reshape", emit("Transpose", split, perm=order), emit.ints(shape))
+
+
+def _conv_transpose(emit: Emitter, flow: str, weights: Array, group: int, window: Window) -> str:
+    reach = [
+        (o - 1) * s + (k - 1) * d + 1
+        for o, s, k, d in zip(window.result, window.strides, window.kernel, window.dilations, strict=True)
+    ]
+    # ConvTranspose of the whole reach, then cut or fill to the input: no dependence on output_padding.
+    full = emit(
+        "ConvTranspose",
+        flow,
+        emit.const(weights),
+        group=group,
+        dilations=list(window.dilations),
+        kernel_shape=list(window.kernel),
+        strides=list(window.strides),
+    )
+    begins = [-b for b in window.begins]
+    ends = [b + n - r for b, n, r in zip(window.begins, window.source, reach, strict=True)]
+    return emit("Pad", full, emit.ints([0, 0, *begins, 0, 0, *ends])) if any([*begins, *ends]) else full
+
+
+def window_spread(emit: Emitter, node: Node, shares: Flows, window: Window) -> str:
+    """Each output position's share, divided equally over the input positions in bounds of its window.
+
+    Shapes: shares[0] [N, 1, *result]; gives [N, 1, *source].
+    """
+    share, value = shares[0], node.input(0)
+    assert share is not None
+    counts = np.maximum(window.counts(), 1)
+    if (counts > 1).any():
+        share = emit("Div", share, emit.like(value, counts[None, None]))
+    ones = np.ones((1, 1, *window.kernel), value.dtype)
+    return transposed(emit, share, ones, 1, window)
+
+
+def loses_padding(window: Window) -> bool:
+    """Whether some output position sees nothing but padding."""
+    return bool((window.counts() == 0).any())
+
+

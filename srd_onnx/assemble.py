@@ -1,0 +1,49 @@
+"""Put forward graph and backward nodes together into one ordinary ONNX model."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+
+from srd_onnx.backward import TARGET, TOP_CLASS, Backward
+from srd_onnx.ir import Value
+
+
+def exposed(forward: ModelProto, values: Sequence[Value]) -> ModelProto:
+    """The forward model with these tensors as its outputs (the augmented outputs)."""
+    model = ModelProto()
+    model.CopyFrom(forward)
+    del model.graph.output[:]
+    for value in values:
+        model.graph.output.append(_info(value.name, value.dtype, value.shape))
+    return model
+
+
+def combined(forward: ModelProto, backward: Backward, outputs: Mapping[str, tuple[str, Value]]) -> ModelProto:
+    """Forward and backward in one model.
+
+    Args:
+        forward: the simplified model.
+        backward: the emitted pass.
+        outputs: new outputs: name to (emitted tensor, a value with its shape and dtype).
+    """
+    model = ModelProto()
+    model.CopyFrom(forward)
+    del model.metadata_props[:]
+    graph = model.graph
+    emit = backward.emit
+    graph.node.extend(emit.nodes)
+    graph.initializer.extend(emit.initializers)
+    batch = next(iter(outputs.values()))[1].shape[0]
+    graph.input.append(helper.make_tensor_value_info(TARGET, TensorProto.INT64, [batch]))
+    default = np.full(batch, TOP_CLASS, np.int64)
+    graph.initializer.append(numpy_helper.from_array(default, TARGET))
+    for name, (tensor, value) in outputs.items():
+        graph.node.append(helper.make_node("Identity", [tensor], [name], name=f"srd/output/{name}"))
+        graph.output.append(_info(name, value.dtype, value.shape))
+    return model
+
+
+def _info(name: str, dtype: np.dtype, shape: Sequence[int]) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(dtype), list(shape))

@@ -1,0 +1,242 @@
+"""The backward pass, emitted as ONNX nodes: seed, cotangents down to the boundary, sharing ratios below it.
+
+Position form, per node that mixes positions (DESIGN.md, section 2):
+
+    expand    g_j = v_j R_j / |v_j|²
+    VJP       of the node's rule
+    collapse  R_i = <x_i, (VJP g)_i>
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from srd_onnx.emit import Emitter
+from srd_onnx.ir import Graph, Value
+from srd_onnx.plan import Plan, Step
+
+TARGET = "target"
+TOP_CLASS = -1
+
+
+@dataclass(frozen=True)
+class Backward:
+    """The emitted pass and what its outputs are called.
+
+    Attributes:
+        emit: holds the nodes and initializers.
+        relevance: tensor [N, *positions] of the explained input.
+        seed: tensor [N], the explained number: what relevance and ledger must add up to.
+        scores: tensor [N, K], the target value flattened: the logits.
+        chosen: tensor [N] int64, the index that was explained (the top class resolved).
+        ledger: (what is booked, tensor [N]) in the order of the walk.
+    """
+
+    emit: Emitter
+    relevance: str
+    seed: str
+    scores: str
+    chosen: str
+    ledger: tuple[tuple[str, str], ...]
+
+
+def build(plan: Plan, *, tangent: bool = False) -> Backward:
+    """Emit the backward pass of a plan. The target index is a graph input `target`, int64 [N], -1 the top class.
+
+    Raises:
+        UnsupportedOpError: if the plan has gaps.
+        UnsupportedCaseError: if a rule does not cover this use of its operator.
+    """
+    plan.require_complete()
+    return _Pass(plan, Emitter(plan.graph, plan.roles, tangent=tangent)).run()
+
+
+class _Pass:
+    """One walk from the target to the input: contributions are gathered per tensor and summed when it is reached."""
+
+    def __init__(self, plan: Plan, emit: Emitter) -> None:
+        self.plan = plan
+        self.emit = emit
+        self.cotangents: defaultdict[str, list[str]] = defaultdict(list)
+        self.shares: defaultdict[str, list[str]] = defaultdict(list)
+        self.ledger: list[tuple[str, str]] = []
+
+    def run(self) -> Backward:
+        emit, plan = self.emit, self.plan
+        with emit.origin(plan.target.name, "seed"):
+            scores, chosen, direction = seed_direction(emit, plan.target, plan.options.seed)
+            seed = emit.total(emit("Mul", scores, direction), [1], keepdims=False)
+            self.cotangents[plan.target.name].append(emit.reshape(direction, plan.target.shape))
+        for step in plan.steps:
+            self._cross(step)
+        with emit.origin(plan.source.name, "collapse"):
+            share = self._share(plan.source, force=True)
+            assert share is not None  # the plan has found a path to the input
+            axes = emit.axes(plan.source)
+            kept = [s for s, r in zip(plan.source.shape, axes.roles, strict=True) if r.name != "CHANNEL"]
+            relevance = emit.reshape(share, kept)
+        return Backward(emit, relevance, seed, scores, chosen, tuple(self.ledger))
+
+    def _cross(self, step: Step) -> None:
+        emit = self.emit
+        with emit.origin(step.node.name, step.rule.name):
+            outputs = step.node.outputs
+            shares = [self._share(v) if v is not None else None for v in outputs]
+            cotangents = [self._cotangent(v) if v is not None else None for v in outputs]
+            if any(cotangents):
+                self._gather(step, step.rule.vjp(emit, step.node, cotangents), self.cotangents)
+                self._book_bias(step, cotangents)
+            if any(shares):
+                flows = self._routed(step, shares) if step.routes else self._mixed(step, shares)
+                self._gather(step, flows, self.shares)
+
+    def _gather(self, step: Step, flows: Sequence[str | None], into: defaultdict[str, list[str]]) -> None:
+        for index, (value, flow) in enumerate(zip(step.node.inputs, flows, strict=True)):
+            if value is not None and flow is not None and index in step.carriers:
+                into[value.name].append(flow)
+
+    def _cotangent(self, value: Value) -> str | None:
+        """The cotangent of a tensor above the boundary; None below it or where none came."""
+        flows = [] if value.name in self.plan.shares else self.cotangents[value.name]
+        return self.emit.sum(flows) if flows else None
+
+    def _share(self, value: Value, *, force: bool = False) -> str | None:
+        """Relevance per position of a tensor at or below the boundary, collapsing what arrives as a cotangent."""
+        if value.name not in self.plan.shares and not force:
+            return None
+        flows = list(self.shares[value.name])
+        if arrived := self.cotangents[value.name]:
+            flows.append(self._entered(value, collapse(self.emit, value, self.emit.sum(arrived))))
+        return self.emit.sum(flows) if flows else None
+
+    def _entered(self, value: Value, share: str) -> str:
+        """What enters at the boundary: all of it, or its positive part with the rest booked."""
+        if self.plan.options.sign == "signed":
+            return share
+        emit = self.emit
+        positive = emit("Relu", share)
+        self._book(f"negative part at {value.name}", emit("Sub", share, positive), value.rank)
+        return positive
+
+    def _routed(self, step: Step, shares: Sequence[str | None]) -> Sequence[str | None]:
+        flows = step.rule.spread(self.emit, step.node, shares)
+        if step.rule.lossy(step.node):
+            self._book_lost(step, shares, flows)
+        return flows
+
+    def _mixed(self, step: Step, shares: Sequence[str | None]) -> Sequence[str | None]:
+        """Expand, VJP, collapse; then the share of the bias and of PFVs that are zero, which no ratio directs."""
+        emit, node = self.emit, step.node
+        expanded, undirected = [], []
+        bias = step.rule.bias(emit, node)
+        for value, share in zip(node.outputs, shares, strict=True):
+            if value is None or share is None:
+                expanded.append(None)
+                undirected.append(None)
+                continue
+            norm = dot(emit, value, value.name, value.name)
+            floor = emit("Max", norm, emit.like(value, tiny(value)))
+            scale = emit("Div", share, floor)
+            expanded.append(emit("Mul", value.name, scale))
+            rest = emit("Mul", scale, emit("Sub", floor, norm))
+            if bias is not None:
+                rest = emit("Add", rest, emit("Mul", scale, dot(emit, value, bias, value.name)))
+            undirected.append(rest)
+        back = step.rule.vjp(emit, node, expanded)
+        flows = [
+            collapse(emit, value, flow) if value is not None and flow is not None and i in step.carriers else None
+            for i, (value, flow) in enumerate(zip(node.inputs, back, strict=True))
+        ]
+        if self.plan.options.bias == "ledger":
+            for value, rest in zip(node.outputs, undirected, strict=True):
+                if value is not None and rest is not None:
+                    self._book(label(step), rest, value.rank)
+            return flows
+        spread = step.rule.spread(emit, node, undirected)
+        if step.rule.lossy(node):
+            self._book_lost(step, undirected, spread)
+        return [emit("Add", f, s) if f and s else f or s for f, s in zip(flows, spread, strict=True)]
+
+    def _book_bias(self, step: Step, cotangents: Sequence[str | None]) -> None:
+        bias = step.rule.bias(self.emit, step.node) if not self.emit.tangent else None
+        value = step.node.outputs[0]
+        if bias is not None and value is not None and cotangents[0] is not None:
+            self._book(label(step), self.emit("Mul", bias, cotangents[0]), value.rank)
+
+    def _book_lost(self, step: Step, before: Sequence[str | None], after: Sequence[str | None]) -> None:
+        """Relevance that found no position in the input: it sat on padding."""
+        emit = self.emit
+        sums = {}
+        for kind, values, flows in (("in", step.node.outputs, before), ("out", step.node.inputs, after)):
+            parts = [
+                emit.total(flow, range(1, value.rank), keepdims=False)
+                for value, flow in zip(values, flows, strict=True)
+                if value is not None and flow is not None
+            ]
+            sums[kind] = emit.sum(parts)
+        self.ledger.append((label(step), emit("Sub", sums["in"], sums["out"])))
+
+    def _book(self, name: str, tensor: str, rank: int) -> None:
+        self.ledger.append((name, self.emit.total(tensor, range(1, rank), keepdims=False)))
+
+
+def label(step: Step) -> str:
+    """The original name of the node that something is booked against."""
+    return step.node.origins[0]
+
+
+def tiny(value: Value) -> float:
+    """Below this squared norm a PFV counts as zero: far below any real activation, safely above underflow."""
+    return float(np.finfo(value.dtype).tiny) * 1e8
+
+
+def dot(emit: Emitter, value: Value, a: str, b: str) -> str:
+    """Inner product over the channel axes of `value`, channel axes kept with size 1."""
+    channels = emit.axes(value).channels
+    if a == b and channels:
+        return emit("ReduceSumSquare", a, emit.ints(channels), keepdims=1)
+    return emit.total(emit("Mul", a, b), channels)
+
+
+def collapse(emit: Emitter, value: Value, cotangent: str) -> str:
+    """``R_i = <x_i, g_i>``: from cotangent form to one scalar per position."""
+    return dot(emit, value, value.name, cotangent)
+
+
+def seed_direction(emit: Emitter, target: Value, kind: str) -> tuple[str, str, str]:
+    """What is explained, as a direction in the space of the scores.
+
+    Returns:
+        scores [N, K]; the chosen index [N] int64; the direction [N, K], whose inner product with the scores is
+        the seed.
+    """
+    batch, count = target.shape[0], int(np.prod(target.shape[1:], dtype=np.int64))
+    scores = emit.reshape(target.name, [batch, count])
+    top = emit("ArgMax", scores, axis=1, keepdims=0)
+    chosen = emit("Where", emit("Less", TARGET, emit.ints([0])), top, TARGET)
+    one, zero = emit.like(target, 1.0), emit.like(target, 0.0)
+
+    def onehot(index: str) -> str:
+        hit = emit("Equal", emit.ints(range(count)), emit("Unsqueeze", index, emit.ints([1])))
+        return emit("Where", hit, one, zero)
+
+    direction = onehot(chosen)
+    makers: dict[str, Callable[[], str]] = {
+        "logit": lambda: direction,
+        "logprob": lambda: emit("Sub", direction, emit("Softmax", scores, axis=1)),
+        "contrast": lambda: emit("Sub", direction, onehot(_strongest_other(emit, target, scores, direction))),
+    }
+    return scores, chosen, makers[kind]()
+
+
+def _strongest_other(emit: Emitter, target: Value, scores: str, chosen: str) -> str:
+    lowest = emit.like(target, np.finfo(target.dtype).min)
+    others = emit("Where", emit("Cast", chosen, to=9), lowest, scores)
+    return emit("ArgMax", others, axis=1, keepdims=0)
+
+
+def forward_tensors(graph: Graph) -> list[str]:
+    """Names of the real-valued tensors of the graph: what can be exposed as an extra output."""
+    return [name for name, value in graph.values.items() if value.known and value.is_float]

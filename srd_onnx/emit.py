@@ -1,0 +1,132 @@
+"""`Emitter` makes the backward nodes: every one carries its origin, and equal ones are made once."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+from srd_onnx.ir import Graph, Value
+from srd_onnx.roles import Axes, Roles
+
+FORWARD_NODE = "srd.forward_node"
+RULE = "srd.rule"
+
+
+class Emitter:
+    """Collects backward nodes and their constants; tensors are named by plain strings.
+
+    Calling it emits one node: ``y = emit("Mul", a, b)``. Forward tensors are used by their own names. A call that
+    repeats an earlier one gives the earlier result, so rules may ask for the same norm twice at no cost.
+
+    Attributes:
+        roles: axes of every forward tensor that depends on the input.
+        tangent: true for the true derivative, false for the map with the activation pattern held fixed.
+    """
+
+    def __init__(self, graph: Graph, roles: Roles, *, tangent: bool = False) -> None:
+        self.roles = roles
+        self.tangent = tangent
+        self.nodes: list[NodeProto] = []
+        self.initializers: list[TensorProto] = []
+        self._values = graph.values
+        self._taken = {value.name for node in graph.nodes for value in node.inputs if value} | set(self._values)
+        self._made: dict[Any, tuple[str, ...]] = {}
+        self._origin = ("", "")
+
+    @contextmanager
+    def origin(self, node: str, rule: str) -> Iterator[None]:
+        """Nodes emitted inside are recorded as made for this forward node by this rule."""
+        before, self._origin = self._origin, (node, rule)
+        yield
+        self._origin = before
+
+    def __call__(self, op_type: str, *inputs: str, **attrs: Any) -> str:
+        """Emit a node with one output and give that output's name."""
+        return self.many(op_type, *inputs, outputs=1, **attrs)[0]
+
+    def many(self, op_type: str, *inputs: str, outputs: int, **attrs: Any) -> tuple[str, ...]:
+        """Emit a node with several outputs and give their names."""
+        key = (op_type, inputs, outputs, tuple(sorted((k, _hashable(v)) for k, v in attrs.items())))
+        if key not in self._made:
+            names = tuple(self._fresh(op_type) for _ in range(outputs))
+            node = helper.make_node(op_type, inputs, names, name=names[0], **attrs)
+            for prop, text in zip((FORWARD_NODE, RULE), self._origin, strict=True):
+                node.metadata_props.add(key=prop, value=text)
+            self.nodes.append(node)
+            self._made[key] = names
+        return self._made[key]
+
+    def const(self, data: Any, dtype: np.dtype[Any] | type | None = None) -> str:
+        """An initializer with this data; equal ones are stored once."""
+        array = np.ascontiguousarray(np.asarray(data, dtype))
+        array = array.reshape(np.shape(data))  # ascontiguousarray turns a scalar into a vector
+        key = ("const", array.dtype.str, array.shape, array.tobytes())
+        if key not in self._made:
+            name = self._fresh("const")
+            self.initializers.append(numpy_helper.from_array(array, name))
+            self._made[key] = (name,)
+        return self._made[key][0]
+
+    def ints(self, data: Sequence[int]) -> str:
+        """An int64 vector: shapes, axes, pads."""
+        return self.const(np.asarray(data, np.int64))
+
+    def _fresh(self, hint: str) -> str:
+        name = f"srd/{hint}_{len(self._taken)}"
+        while name in self._taken:
+            name += "_"
+        self._taken.add(name)
+        return name
+
+    def varies(self, value: Value | None) -> bool:
+        """Whether the tensor depends on the input."""
+        return value is not None and value.name in self.roles
+
+    def axes(self, value: Value) -> Axes:
+        """The roles of a forward tensor's axes."""
+        return self.roles[value.name]
+
+    # The few sums and products that rules and engine share.
+
+    def reshape(self, tensor: str, shape: Sequence[int]) -> str:
+        """`tensor` with this concrete shape (a 0 means size 0)."""
+        return self("Reshape", tensor, self.ints(shape), allowzero=1) if 0 in shape else self(
+            "Reshape", tensor, self.ints(shape)
+        )
+
+    def total(self, tensor: str, axes: Sequence[int], *, keepdims: bool = True) -> str:
+        """The sum over `axes`; the tensor itself if there are none (ReduceSum would sum over all)."""
+        if not axes:
+            return tensor
+        return self("ReduceSum", tensor, self.ints(axes), keepdims=int(keepdims))
+
+    def sum(self, tensors: Sequence[str]) -> str:
+        """The elementwise sum of one or more tensors of one shape."""
+        return tensors[0] if len(tensors) == 1 else self("Sum", *tensors)
+
+    def unbroadcast(self, tensor: str, shape: Sequence[int], target: Sequence[int]) -> str:
+        """The adjoint of broadcasting: sum a tensor of `shape` over the axes along which `target` was repeated."""
+        lead = len(shape) - len(target)
+        padded = (1,) * lead + tuple(target)
+        axes = [i for i, (s, t) in enumerate(zip(shape, padded, strict=True)) if t == 1 and s != 1]
+        summed = self.total(tensor, axes)
+        return self.reshape(summed, target) if lead else summed
+
+    def zeros(self, shape: Sequence[int], dtype: np.dtype[Any]) -> str:
+        """A tensor of zeros, made at run time so that it does not swell the file."""
+        value = numpy_helper.from_array(np.zeros(1, dtype))
+        return self("ConstantOfShape", self.ints(shape), value=value)
+
+    def like(self, value: Value, data: Any) -> str:
+        """A constant of the dtype of `value`."""
+        return self.const(np.asarray(data, value.dtype))
+
+
+def _hashable(value: Any) -> Any:
+    if isinstance(value, TensorProto):
+        return value.SerializeToString()
+    return tuple(value) if isinstance(value, list) else value
+
+

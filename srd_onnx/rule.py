@@ -1,0 +1,57 @@
+"""What a rule is: the contract between the engine, which knows no operator, and `graph_rules`.
+
+The engine needs one thing of an operator, its vector-Jacobian product with the activation pattern held fixed.
+The rest tells it what it need not compute.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from srd_onnx.ir import Node, OpKey
+
+if TYPE_CHECKING:
+    from srd_onnx.emit import Emitter
+    from srd_onnx.roles import Axes, Roles
+
+# The names of emitted tensors, one per output (or input) of a node; None where nothing flows.
+Flows = Sequence[str | None]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Everything the engine knows about one operator.
+
+    Attributes:
+        name: of the rule, as the audit trail shows it.
+        vjp: emits `J^T u`. Takes the cotangents of the node's outputs (each shaped like its output) and gives
+            those of its inputs (each shaped like its input). `emit.tangent` says which linearisation is meant.
+        roles: axes of the outputs from those of the inputs.
+        carriers: indices of the inputs that receive relevance under the fixed pattern (a gate receives none).
+        routes: true if each output position is fed by at most one input position, so that relevance moves along
+            `spread` and no ratio has to be computed.
+        spread: emits where relevance goes that no direction tells apart: in position form, equally over the
+            in-bounds input positions that feed each output position.
+        bias: emits what the output has under the fixed pattern that comes from no input (broadcastable to the
+            output), or None where there is no such part.
+        lossy: true if some relevance in position form has no input position to go to (it came from padding).
+        approximate: why the result is not exact for this node, or None.
+        head: at the end of a classifier, "link" if it only rescales the scores (softmax), so that the target is
+            the value before it; "view" if it gives the same elements in the same order.
+    """
+
+    name: str
+    vjp: Callable[[Emitter, Node, Flows], Flows]
+    roles: Callable[[Node, Roles], Sequence[Axes | None]]
+    carriers: Callable[[Node, Roles], tuple[int, ...]]
+    routes: Callable[[Node, Roles], bool]
+    spread: Callable[[Emitter, Node, Flows], Flows]
+    bias: Callable[[Emitter, Node], str | None]
+    lossy: Callable[[Node], bool]
+    approximate: Callable[[Node], str | None]
+    head: Literal["link", "view"] | None
+
+
+RuleTable = Mapping[OpKey, Rule]

@@ -1,0 +1,146 @@
+"""Fix the shapes, fold constants and batch norms, and remember the original names.
+
+The folding is ONNX Runtime's own: its basic level (documented as semantics-preserving and within the standard
+operators) computes constant and shape subgraphs, folds BatchNormalization, Mul and Add into the convolution
+before them, explicit Pads into convolutions, weights' DequantizeLinear into float weights, and drops identities.
+So the simplified graph is what the runtime executes, and a layer's output is its preactivation whatever exporter
+wrote it.
+"""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import onnx
+import onnxruntime as ort
+from onnx import ModelProto, NodeProto
+
+from srd_onnx.errors import InvalidModelError, ShapeError
+from srd_onnx.ir import Graph
+from srd_onnx.load import to_opset
+from srd_onnx.walk import walk
+
+# Emitted nodes use the forms that operators have had since this opset (axes as inputs of every Reduce*).
+WORKING_OPSET = 18
+
+# MatMulAddFusion turns N×T×C token layers into Reshape-Gemm-Reshape, which merges the batch and position axes.
+_KEPT_APART = ["MatMulAddFusion"]
+
+
+def simplify(model: ModelProto, shapes: Mapping[str, Sequence[int]]) -> tuple[ModelProto, Graph]:
+    """The model for these concrete input shapes, simplified, and its DAG.
+
+    Args:
+        model: as `load_model` returns it.
+        shapes: the shape of every graph input, by name.
+
+    Raises:
+        ShapeError: if the shapes contradict the model.
+        InvalidModelError: if ONNX Runtime cannot load it.
+    """
+    fixed = _with_shapes(model, shapes)
+    folded = to_opset(_folded(fixed), max(WORKING_OPSET, _opset(model)))
+    # Stale shapes from before the folding would contradict what is inferred now.
+    del folded.graph.value_info[:]
+    try:
+        inferred = onnx.shape_inference.infer_shapes(folded, strict_mode=False, data_prop=True)
+    except onnx.shape_inference.InferenceError as error:
+        raise InvalidModelError(f"shape inference failed on the simplified model: {error}") from error
+    return inferred, walk(inferred, _origins(model, inferred))
+
+
+def _opset(model: ModelProto) -> int:
+    return next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+
+
+def _with_shapes(model: ModelProto, shapes: Mapping[str, Sequence[int]]) -> ModelProto:
+    fixed = ModelProto()
+    fixed.CopyFrom(model)
+    for info in fixed.graph.input:
+        dims = info.type.tensor_type.shape.dim
+        given = tuple(shapes[info.name])
+        declared = tuple(d.dim_value if d.HasField("dim_value") else d.dim_param or "?" for d in dims)
+        if not info.type.tensor_type.HasField("shape"):
+            info.type.tensor_type.shape.SetInParent()
+            declared = tuple("?" for _ in given)
+            for _ in given:
+                dims.add()
+        fits = len(given) == len(declared) and all(
+            isinstance(d, str) or d == g for d, g in zip(declared, given, strict=True)
+        )
+        if not fits:
+            raise ShapeError(
+                f"input '{info.name}' has shape {list(given)}, but the model declares {list(declared)}; "
+                "resize or crop the data to fit (a name such as 'N' stands for any size)"
+            )
+        for dim, size in zip(dims, given, strict=True):
+            dim.dim_value = size
+    # Shapes of outputs and inner tensors follow from the inputs; the file may state others.
+    del fixed.graph.value_info[:]
+    for info in fixed.graph.output:
+        info.type.tensor_type.ClearField("shape")
+    return fixed
+
+
+def _folded(model: ModelProto) -> ModelProto:
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.log_severity_level = 4
+    # Without this, ONNX Runtime keeps DequantizeLinear on weights for its integer kernels.
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    with tempfile.TemporaryDirectory(prefix="srd-onnx-") as folder:
+        path = Path(folder) / "folded.onnx"
+        options.optimized_model_filepath = str(path)
+        try:
+            ort.InferenceSession(
+                model.SerializeToString(),
+                options,
+                providers=["CPUExecutionProvider"],
+                disabled_optimizers=_KEPT_APART,
+            )
+        except Exception as error:
+            raise InvalidModelError(f"ONNX Runtime cannot load the model: {error}") from error
+        return onnx.load(path)
+
+
+def _origins(original: ModelProto, simplified: ModelProto) -> dict[str, tuple[str, ...]]:
+    """For each simplified node the original nodes it stands for: those between its tensors, its own first.
+
+    Folding keeps the names of the tensors that survive, so what lies between a node's inputs and outputs in the
+    original graph is what was fused into it.
+    """
+    data = _data_dependent(original)
+    producer = {name: node for node in original.graph.node for name in node.output if name}
+    kept = {name for node in simplified.graph.node for name in node.output}
+    found = {}
+    for node in simplified.graph.node:
+        stop = kept - set(node.output)
+        between = _between([n for n in node.output if n in producer], producer, stop, data)
+        found[node.name] = tuple(dict.fromkeys([*(n for n in between if n == node.name), *between])) or (
+            node.name,
+        )
+    return found
+
+
+def _data_dependent(model: ModelProto) -> set[str]:
+    """Tensors that depend on the values of the inputs, not merely on their shapes."""
+    data = {info.name for info in model.graph.input}
+    for node in model.graph.node:
+        if node.op_type not in ("Shape", "Size") and any(name in data for name in node.input):
+            data.update(node.output)
+    return data
+
+
+def _between(
+    names: list[str], producer: Mapping[str, NodeProto], stop: set[str], data: set[str]
+) -> list[str]:
+    found: list[str] = []
+    seen: set[str] = set()
+    while names:
+        name = names.pop()
+        if name in seen or name in stop or name not in data or name not in producer:
+            continue
+        seen.add(name)
+        found.append(producer[name].name)
+        names.extend(producer[name].input)
+    return found[::-1]
