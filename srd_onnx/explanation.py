@@ -1,0 +1,106 @@
+"""The result of explaining one target on one image."""
+
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from srd_onnx.errors import InputError
+from srd_onnx.files import atomic_write_all, to_json
+from srd_onnx.text import safe_file_name
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """How much each position speaks for (positive) or against (negative) the target.
+
+    Shapes: relevance [H, W] float32; logits [K] float32; image [H, W, 3] uint8, RGB, as the model saw it.
+    Units: relevance, ledger and residual in those of the seed (logits, if a logit was seeded).
+    Conserves: ``sum(relevance) + sum(ledger) + residual`` is the seed; the ledger is by original node name.
+    ``meta`` says how to make it again: model, options, versions.
+    """
+
+    relevance: NDArray[np.float32]
+    target: int
+    logits: NDArray[np.float32]
+    ledger: Mapping[str, float]
+    residual: float
+    meta: Mapping[str, Any]
+    image: NDArray[np.uint8] | None = None
+    label: str | None = None
+    name: str = "image"
+
+    @property
+    def title(self) -> str:
+        """The class by its label, or by its index where there is none."""
+        return f"class {self.target}" if self.label is None else f"{self.label} (class {self.target})"
+
+    @property
+    def score(self) -> float:
+        """The target's logit."""
+        return float(self.logits[self.target])
+
+    def overlay(self) -> NDArray[np.uint8]:
+        """Return the image in grey with the relevance over it, uint8 [H, W, 3], RGB.
+
+        Raises: InputError if there is no image.
+        """
+        from srd_onnx.render import overlay
+
+        if self.image is None:
+            raise InputError(
+                f"{self.name}: there is no image to lay the relevance over: it was computed from an array. "
+                "Use render.overlay(photo, explanation.relevance) with a photo of the same size."
+            )
+        return overlay(self.image, self.relevance)
+
+    def png(self) -> bytes:
+        """Return the picture that `save` writes."""
+        from srd_onnx.render import panel
+
+        total = float(np.sum(self.relevance, dtype=np.float64))
+        facts = f"{self.name}  ·  logit {self.score:.4g}  ·  Σ relevance {total:.4g}"
+        return panel(self.image, self.relevance, self.title, facts)
+
+    def npz(self) -> bytes:
+        """Return the archive that `save` writes; it loads with ``allow_pickle=False``.
+
+        Arrays: relevance, logits (float32), target (int64), residual (float64), and as text: name, label
+        ("" for none), ledger and meta (both JSON).
+        """
+        buffer = io.BytesIO()
+        np.savez_compressed(
+            buffer,
+            relevance=np.asarray(self.relevance, np.float32),
+            target=np.int64(self.target),
+            logits=np.asarray(self.logits, np.float32),
+            residual=np.float64(self.residual),
+            name=np.str_(self.name),
+            label=np.str_(self.label or ""),
+            ledger=np.str_(to_json(self.ledger)),
+            meta=np.str_(to_json(self.meta)),
+        )
+        return buffer.getvalue()
+
+    def save(self, directory: str | Path) -> dict[str, Path]:
+        """Write ``NAME.TARGET.png`` and ``NAME.TARGET.npz``, both or neither; return the paths by ending.
+
+        The name is made safe for a file; what is there under it is replaced.
+
+        Raises: OutputError if they cannot be written.
+        """
+        stem = f"{safe_file_name(self.name)}.{self.target}"
+        paths = {kind: Path(directory) / f"{stem}.{kind}" for kind in ("png", "npz")}
+        atomic_write_all({paths["png"]: self.png(), paths["npz"]: self.npz()})
+        return paths
+
+
+def load_meta(path: str | Path) -> dict[str, Any]:
+    """Return the ``meta`` of a saved archive, as it was given."""
+    with np.load(path, allow_pickle=False) as archive:
+        return dict(json.loads(str(archive["meta"])))
