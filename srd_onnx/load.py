@@ -87,7 +87,8 @@ def load_model(source: str | Path | bytes | onnx.ModelProto) -> LoadedModel:
     _check_not_empty(proto.graph, where)
     opset = default_opset(proto)
     producer = f"{proto.producer_name} {proto.producer_version}".strip()
-    _check(proto, None if files else data, where)
+    renamed = _shorten_domain(proto)
+    _check(proto, None if files or renamed else data, where)
     _normalise(proto)
     parameters = _parameters(proto.graph)
     return LoadedModel(_runnable(proto, opset), path, _sha256(data, files), opset, producer, parameters)
@@ -114,7 +115,7 @@ def _read(path: Path) -> bytes:
     try:
         if path.is_dir():
             raise NotAnOnnxFileError(f"{path} is a folder. Give the path of the .onnx file in it.")
-        if not path.exists():
+        if "\0" in str(path) or not path.exists():
             raise NotAnOnnxFileError(
                 f"{path} does not exist. Check the path; `srd-onnx models` lists the zoo."
             )
@@ -123,8 +124,8 @@ def _read(path: Path) -> bytes:
         if (size := path.stat().st_size) > LIMIT:
             raise too_large(str(path), size)
         return path.read_bytes()
-    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
-        raise NotAnOnnxFileError(f"{str(path)!r} cannot be read: {error}") from error
+    except OSError as error:
+        raise NotAnOnnxFileError(f"{path} cannot be read: {error}") from error
 
 
 def _parsed(data: bytes, where: str) -> onnx.ModelProto:
@@ -188,8 +189,22 @@ def _check_not_empty(graph: onnx.GraphProto, where: str) -> None:
         )
 
 
+def _shorten_domain(proto: onnx.ModelProto) -> bool:
+    """Write the default domain as "" where the file spells it out, in place; whether it did anywhere.
+
+    ONNX Runtime takes both spellings, onnx.checker only the short one.
+    """
+    entries = [*proto.opset_import, *nodes(proto.graph)]
+    for function in proto.functions:
+        entries += [*function.opset_import, *function.node]
+    spelt_out = [entry for entry in entries if entry.domain == "ai.onnx"]
+    for entry in spelt_out:
+        entry.domain = ""
+    return bool(spelt_out)
+
+
 def _normalise(proto: onnx.ModelProto) -> None:
-    """No initializers among the inputs, no local functions, one default domain, all nodes named; in place."""
+    """No initializers among the inputs, no local functions, every node named; in place."""
     if proto.functions:
         try:
             proto.CopyFrom(inliner.inline_local_functions(proto))
@@ -203,9 +218,6 @@ def _normalise(proto: onnx.ModelProto) -> None:
         del graph.input[:]
         graph.input.extend(kept)
         set_ir_version(proto)
-    for entry in (*proto.opset_import, *nodes(graph)):
-        if entry.domain == "ai.onnx":
-            entry.domain = ""
     name_nodes(graph)
 
 
@@ -222,13 +234,8 @@ def _check(proto: onnx.ModelProto, data: bytes | None, where: str) -> None:
     except (checker.ValidationError, ValueError, RuntimeError) as error:
         said = " ".join(str(error).split())
         raise InvalidModelError(
-            f"{where}: onnx.checker refuses it: {said}. Export the model again."
+            f"{where}: onnx.checker refuses it: {said.rstrip('.')}. Export the model again."
         ) from error
-    made = {tensor.name for tensor in proto.graph.initializer} | {value.name for value in proto.graph.input}
-    made |= {tensor.values.name for tensor in proto.graph.sparse_initializer}
-    made |= {name for node in proto.graph.node for name in node.output}
-    if missing := [value.name for value in proto.graph.output if value.name not in made]:
-        raise InvalidModelError(f"{where}: no node computes the outputs {missing}. Export the model again.")
 
 
 def _runnable(proto: onnx.ModelProto, opset: int) -> onnx.ModelProto:

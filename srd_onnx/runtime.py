@@ -26,6 +26,17 @@ from srd_onnx.errors import (
 )
 from srd_onnx.ort_errors import ORT_ERRORS, short_message, silenced
 
+__all__ = [
+    "CPU",
+    "CUDA",
+    "choose_providers",
+    "make_session",
+    "newest_ir_version",
+    "newest_opset",
+    "run",
+    "versions",
+]
+
 CPU = "CPUExecutionProvider"
 Request = Literal["auto", "cuda", "cpu"]
 
