@@ -36,7 +36,7 @@ def _secant(
     return emit("Where", near, slope, far_slope)
 
 
-@rule("Relu", versions=(14,), roles=activation, routes=always, spread=through)
+@rule("Relu", versions=(14,), roles=activation, routes=always, spread=through, nonlinear=True)
 def relu(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``g * (y > 0)``: read off the output, so that the preactivation need not be kept. Zero is inactive."""
     y = node.output()
@@ -46,7 +46,7 @@ def relu(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     )
 
 
-@rule("LeakyRelu", versions=(16,), roles=activation, routes=always, spread=through)
+@rule("LeakyRelu", versions=(16,), roles=activation, routes=always, spread=through, nonlinear=True)
 def leaky_relu(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``g`` where v >= 0, ``alpha g`` elsewhere."""
     v = node.input(0)
@@ -59,7 +59,7 @@ def leaky_relu(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     return _scaled(emit, node, cotangents, slope)
 
 
-@rule("PRelu", versions=(16,), roles=activation, routes=always, spread=through)
+@rule("PRelu", versions=(16,), roles=activation, routes=always, spread=through, nonlinear=True)
 def prelu(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``g`` where v >= 0, ``slope g`` elsewhere; the slope is a constant that broadcasts to v."""
     v = node.input(0)
@@ -97,7 +97,7 @@ def _clip_bias(emit: Emitter, node: Node) -> str | None:
     return emit("Where", inside, emit.like(y, 0.0), y.name) if inside else None
 
 
-@rule("Clip", versions=(13,), roles=_clip_gate, routes=always, spread=through, bias=_clip_bias)
+@rule("Clip", versions=(13,), roles=_clip_gate, routes=always, spread=through, bias=_clip_bias, nonlinear=True)
 def clip(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``g * (min < v < max)``; a bound that is reached is a constant, that is a bias."""
     inside, g = _inside(emit, node), cotangent(cotangents, node)
@@ -108,7 +108,7 @@ def _half(emit: Emitter, node: Node) -> str:
     return emit.like(node.output(), 0.5)
 
 
-@rule("Sigmoid", versions=(13,), roles=gate, routes=always, spread=through, bias=_half, head="link")
+@rule("Sigmoid", versions=(13,), roles=gate, routes=always, spread=through, bias=_half, head="link", nonlinear=True)
 def sigmoid(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``g y (1 - y)``; frozen: ``g (y - 1/2) / v``."""
     y = node.output()
@@ -119,7 +119,7 @@ def sigmoid(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     return _scaled(emit, node, cotangents, slope)
 
 
-@rule("Tanh", versions=(13,), roles=activation, routes=always, spread=through)
+@rule("Tanh", versions=(13,), roles=activation, routes=always, spread=through, nonlinear=True)
 def tanh(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``g (1 - y²)``; frozen: ``g y / v``."""
     y = node.output()
@@ -130,7 +130,7 @@ def tanh(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     return _scaled(emit, node, cotangents, slope)
 
 
-@rule("Elu", versions=(6, 22), roles=activation, routes=always, spread=through)
+@rule("Elu", versions=(6, 22), roles=activation, routes=always, spread=through, nonlinear=True)
 def elu(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``g`` where v >= 0; elsewhere ``g (y + alpha)``, frozen: ``g y / v``."""
     v, y, alpha = node.input(0), node.output(), node.attrs["alpha"]
@@ -146,7 +146,7 @@ def _softplus_bias(emit: Emitter, node: Node) -> str:
     return emit.like(node.output(), math.log(2))
 
 
-@rule("Softplus", versions=(1, 22), roles=activation, routes=always, spread=through, bias=_softplus_bias)
+@rule("Softplus", versions=(1, 22), roles=activation, routes=always, spread=through, bias=_softplus_bias, nonlinear=True)
 def softplus(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``g sigmoid(v)``; frozen: ``g (y - ln 2) / v``."""
     if emit.tangent:
@@ -171,13 +171,13 @@ def _hard_sigmoid_bias(emit: Emitter, node: Node) -> str:
     return emit("Sub", node.output().name, linear)
 
 
-@rule("HardSigmoid", versions=(6, 22), roles=gate, routes=always, spread=through, bias=_hard_sigmoid_bias)
+@rule("HardSigmoid", versions=(6, 22), roles=gate, routes=always, spread=through, bias=_hard_sigmoid_bias, nonlinear=True)
 def hard_sigmoid(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``alpha g`` where 0 < alpha v + beta < 1, else nothing: piecewise linear."""
     return _scaled(emit, node, cotangents, _hard_sigmoid_slope(emit, node))
 
 
-@rule("HardSwish", versions=(14, 22), roles=activation, routes=always, spread=through)
+@rule("HardSwish", versions=(14, 22), roles=activation, routes=always, spread=through, nonlinear=True)
 def hard_swish(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``g (2v + 3) / 6`` between -3 and 3, ``g`` above; frozen: the gate ``clip(v/6 + 1/2, 0, 1)``."""
     v = node.input(0)

@@ -57,8 +57,7 @@ def average_pool(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
 
 
 @rule(
-    "MaxPool", versions=(12, 22), roles=_roles, routes=_is_pointwise, spread=_spread, lossy=_lossy
-)
+    "MaxPool", versions=(12, 22), roles=_roles, routes=_is_pointwise, spread=_spread, lossy=_lossy, nonlinear=True)
 def max_pool(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """Each output's ``g`` to its winner, the first one in a tie; overlapping windows add up."""
     g, x, y = cotangent(cotangents, node), node.input(0), node.output()
@@ -90,7 +89,7 @@ def global_average_pool(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     return to_first(node, emit("Expand", share, emit.ints(x.shape)))
 
 
-@rule("GlobalMaxPool", versions=(1, 22), roles=_roles, routes=never, spread=_everywhere)
+@rule("GlobalMaxPool", versions=(1, 22), roles=_roles, routes=never, spread=_everywhere, nonlinear=True)
 def global_max_pool(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``g`` to the winner, equally to several in a tie."""
     x, y = node.input(0), node.output()

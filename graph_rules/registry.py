@@ -95,6 +95,7 @@ def rule(
     lossy: Callable[[Node], bool] = _keeps_all,
     approximate: Callable[[Node], str | None] = _exact,
     head: Literal["link", "view"] | None = None,
+    nonlinear: bool = False,
     table: dict[OpKey, Rule] = RULES,
 ) -> Callable[[Vjp], Vjp]:
     """Register a VJP for exactly these `since_version`s of an operator; see `srd_onnx.rule.Rule` for the rest.
@@ -105,7 +106,7 @@ def rule(
 
     def register(vjp: Vjp) -> Vjp:
         name: Any = getattr(vjp, "__name__", op_type)
-        made = Rule(name, vjp, roles, carriers, routes, spread, bias, lossy, approximate, head)
+        made = Rule(name, vjp, roles, carriers, routes, spread, bias, lossy, approximate, head, nonlinear)
         for since in versions:
             key = OpKey(domain, op_type, since)
             if key in table:

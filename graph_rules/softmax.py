@@ -6,7 +6,7 @@ from srd_onnx.ir import Node
 from srd_onnx.rule import Flows
 
 
-@rule("Softmax", versions=(13,), roles=gate, routes=always, spread=through, head="link")
+@rule("Softmax", versions=(13,), roles=gate, routes=always, spread=through, head="link", nonlinear=True)
 def softmax(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``y (g - Σ g y)``; as a gate it is held fixed, so that under a fixed pattern nothing flows through it."""
     node.require(emit.tangent, "a softmax that is not a gate has no rule under a fixed pattern yet")
@@ -20,8 +20,7 @@ def _normaliser(emit: Emitter, node: Node) -> str:
 
 
 @rule(
-    "LogSoftmax", versions=(13,), roles=gate, routes=always, spread=through, bias=_normaliser, head="link"
-)
+    "LogSoftmax", versions=(13,), roles=gate, routes=always, spread=through, bias=_normaliser, head="link", nonlinear=True)
 def log_softmax(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``g - softmax(v) Σ g``; frozen: ``g``, with the normaliser as a bias."""
     g, y = cotangent(cotangents, node), node.output()

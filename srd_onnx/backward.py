@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from srd_onnx.emit import Emitter
-from srd_onnx.ir import Graph, Value
+from srd_onnx.ir import Value
 from srd_onnx.plan import Plan, Step
 
 TARGET = "target"
@@ -236,7 +236,3 @@ def _strongest_other(emit: Emitter, target: Value, scores: str, chosen: str) -> 
     others = emit("Where", emit("Cast", chosen, to=9), lowest, scores)
     return emit("ArgMax", others, axis=1, keepdims=0)
 
-
-def forward_tensors(graph: Graph) -> list[str]:
-    """Names of the real-valued tensors of the graph: what can be exposed as an extra output."""
-    return [name for name, value in graph.values.items() if value.known and value.is_float]

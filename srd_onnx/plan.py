@@ -74,6 +74,12 @@ class Plan:
     gaps: tuple[Gap, ...]
     options: Options
 
+    @property
+    def preactivations(self) -> tuple[Value, ...]:
+        """The inputs of the nonlinearities that relevance crosses, from input to target."""
+        found = [s.node.input(i) for s in reversed(self.steps) if s.rule.nonlinear for i in s.carriers]
+        return tuple(dict.fromkeys(found))
+
     def require_complete(self) -> None:
         """Refuse to go on where relevance would reach a node without a rule.
 
@@ -240,20 +246,26 @@ def _encoder(
     return found or {source.name}
 
 
+def tensor_named(graph: Graph, wanted: str) -> str | None:
+    """The tensor of that name, or the one that the node of that (original) name computes; None if there is none."""
+    if wanted in graph.values:
+        return wanted
+    for node in graph.nodes:
+        if wanted == node.name or wanted in node.origins:
+            return node.output().name
+    return None
+
+
 def _named(graph: Graph, reached: set[str], wanted: str) -> str:
-    """A tensor by its name, or by the original name of the node that computes it."""
-    by_node = {
-        name: node.output().name for node in graph.nodes for name in (*node.origins[::-1], node.name)
-    }
-    name = wanted if wanted in reached else by_node.get(wanted, wanted)
+    name = tensor_named(graph, wanted)
     if name in reached:
         return name
-    exists = wanted in graph.values or wanted in by_node
-    close = difflib.get_close_matches(wanted, [*sorted(reached), *by_node], n=3, cutoff=0.5)
+    names = [*sorted(reached), *(origin for node in graph.nodes for origin in node.origins)]
+    close = difflib.get_close_matches(wanted, names, n=3, cutoff=0.5)
     raise UnknownTensorError(
         f"boundary '{wanted}' "
-        + ("is a tensor that relevance does not cross" if exists else "is not a tensor of the simplified graph")
-        + (f"; did you mean {' or '.join(repr(c) for c in close)}?" if close else "")
+        + ("is a tensor that relevance does not cross" if name else "is not a tensor of the simplified graph")
+        + (f"; did you mean {' or '.join(repr(c) for c in close)}?" if close else ".")
         + " `srd-onnx check MODEL` lists what relevance crosses."
     )
 

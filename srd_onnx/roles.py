@@ -4,7 +4,7 @@ Relevance belongs to positions; sharing ratios are inner products over channels.
 crosses must have known roles. They start from the layout of the input and are carried through each node by its rule.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -66,20 +66,26 @@ _USUAL = {2: "NC", 3: "NCT", 4: "NCHW", 5: "NCDHW"}
 _PICTURE_CHANNELS = (1, 3, 4)
 
 
-def parse_layout(layout: str, value: Value) -> Axes:
+def parse_layout(layout: str, name: str, shape: Sequence[int | None]) -> Axes:
     """Axes from letters such as "NCHW", "NHWC", "NTC": N batch, C channel, any of H W D T L a position.
 
+    Args:
+        layout: one letter per axis.
+        name: of the input, for the message.
+        shape: its declared sizes, None where any size goes.
+
     Raises:
-        LayoutError: on an unknown letter, or a length that is not the rank of `value`.
+        LayoutError: on an unknown letter, a length that is not the rank, or no batch axis in front.
     """
     if unknown := sorted(set(layout) - set(_LETTERS)):
         raise LayoutError(
             f"layout '{layout}': unknown letter {', '.join(unknown)}; use N (batch), C (channel), H W D T L"
         )
-    if len(layout) != value.rank:
-        raise LayoutError(
-            f"layout '{layout}' has {len(layout)} axes, but input '{value.name}' has shape {list(value.shape)}"
-        )
+    if len(layout) != len(shape):
+        sizes = ", ".join("?" if size is None else str(size) for size in shape)
+        raise LayoutError(f"layout '{layout}' has {len(layout)} axes, but input '{name}' has [{sizes}]")
+    if layout[:1] not in ("N", "B"):
+        raise LayoutError(f"layout '{layout}': the first axis must be the batch (N); others have no rule yet")
     return Axes(tuple(_LETTERS[letter] for letter in layout))
 
 

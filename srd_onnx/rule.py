@@ -40,6 +40,7 @@ class Rule:
         approximate: why the result is not exact for this node, or None.
         head: at the end of a classifier, "link" if it only rescales the scores (softmax), so that the target is
             the value before it; "view" if it gives the same elements in the same order.
+        nonlinear: true if it has an activation pattern, so that its input is a preactivation.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Rule:
     lossy: Callable[[Node], bool]
     approximate: Callable[[Node], str | None]
     head: Literal["link", "view"] | None
+    nonlinear: bool
 
 
 RuleTable = Mapping[OpKey, Rule]

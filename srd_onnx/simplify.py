@@ -17,7 +17,8 @@ from onnx import ModelProto, NodeProto
 
 from srd_onnx.errors import InvalidModelError, ShapeError
 from srd_onnx.ir import Graph
-from srd_onnx.load import to_opset
+from srd_onnx.opset import default_opset, to_opset
+from srd_onnx.ort_errors import ORT_ERRORS, short_message
 from srd_onnx.walk import walk
 
 # Emitted nodes use the forms that operators have had since this opset (axes as inputs of every Reduce*).
@@ -39,7 +40,7 @@ def simplify(model: ModelProto, shapes: Mapping[str, Sequence[int]]) -> tuple[Mo
         InvalidModelError: if ONNX Runtime cannot load it.
     """
     fixed = _with_shapes(model, shapes)
-    folded = to_opset(_folded(fixed), max(WORKING_OPSET, _opset(model)))
+    folded = to_opset(_folded(fixed), max(WORKING_OPSET, default_opset(model)))
     # Stale shapes from before the folding would contradict what is inferred now.
     del folded.graph.value_info[:]
     try:
@@ -47,10 +48,6 @@ def simplify(model: ModelProto, shapes: Mapping[str, Sequence[int]]) -> tuple[Mo
     except onnx.shape_inference.InferenceError as error:
         raise InvalidModelError(f"shape inference failed on the simplified model: {error}") from error
     return inferred, walk(inferred, _origins(model, inferred))
-
-
-def _opset(model: ModelProto) -> int:
-    return next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
 
 
 def _with_shapes(model: ModelProto, shapes: Mapping[str, Sequence[int]]) -> ModelProto:
@@ -98,8 +95,8 @@ def _folded(model: ModelProto) -> ModelProto:
                 providers=["CPUExecutionProvider"],
                 disabled_optimizers=_KEPT_APART,
             )
-        except Exception as error:
-            raise InvalidModelError(f"ONNX Runtime cannot load the model: {error}") from error
+        except ORT_ERRORS as error:
+            raise InvalidModelError(f"ONNX Runtime cannot load the model: {short_message(error)}") from error
         return onnx.load(path)
 
 
