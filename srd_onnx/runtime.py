@@ -142,7 +142,8 @@ def run(
     known = [value.name for value in session.get_outputs()]
     if unknown := [name for name in outputs or () if name not in known]:
         raise UnknownTensorError(f"the model has no output {', '.join(map(repr, unknown))}; it has {known}")
-    _check_names([value.name for value in session.get_inputs()], feeds)
+    optional = [value.name for value in session.get_overridable_initializers()]
+    _check_names([value.name for value in session.get_inputs()], optional, feeds)
     try:
         return list(session.run(None if outputs is None else list(outputs), dict(feeds)))
     except ORT_ERRORS as error:
@@ -181,9 +182,9 @@ def _options(threads: int | None, *, optimise: bool) -> onnxruntime.SessionOptio
     return options
 
 
-def _check_names(wanted: Sequence[str], feeds: Mapping[str, NDArray[Any]]) -> None:
+def _check_names(wanted: Sequence[str], optional: Sequence[str], feeds: Mapping[str, NDArray[Any]]) -> None:
     missing = [name for name in wanted if name not in feeds]
-    unknown = [name for name in feeds if name not in wanted]
+    unknown = [name for name in feeds if name not in (*wanted, *optional)]
     if missing or unknown:
         parts = [f"{what} {names}" for what, names in (("missing", missing), ("unknown", unknown)) if names]
         raise InputError(f"the inputs do not fit the model: {'; '.join(parts)}. It takes {list(wanted)}.")
