@@ -21,9 +21,7 @@ def _scaled(emit: Emitter, node: Node, cotangents: Flows, slope: str) -> Flows:
     return to_first(node, emit("Mul", cotangent(cotangents, node), slope))
 
 
-def _secant(
-    emit: Emitter, node: Node, at_zero: float, series: Sequence[float], radius: float = 0.05
-) -> str:
+def _secant(emit: Emitter, node: Node, at_zero: float, series: Sequence[float], radius: float = 0.05) -> str:
     """`(f(v) - f(0)) / v`, and within `radius` of 0, where that cancels, its Taylor series (lowest power first)."""
     v, y = node.input(0), node.output()
     near = emit("Less", emit("Abs", v.name), emit.like(v, radius))
@@ -41,9 +39,7 @@ def relu(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``g * (y > 0)``: read off the output, so that the preactivation need not be kept. Zero is inactive."""
     y = node.output()
     zero = emit.like(y, 0.0)
-    return to_first(
-        node, emit("Where", emit("Greater", y.name, zero), cotangent(cotangents, node), zero)
-    )
+    return to_first(node, emit("Where", emit("Greater", y.name, zero), cotangent(cotangents, node), zero))
 
 
 @rule("LeakyRelu", versions=(16,), roles=activation, routes=always, spread=through, nonlinear=True)
@@ -64,9 +60,7 @@ def prelu(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``g`` where v >= 0, ``slope g`` elsewhere; the slope is a constant that broadcasts to v."""
     v = node.input(0)
     node.constant(1)
-    slope = emit(
-        "Where", emit("Less", v.name, emit.like(v, 0.0)), node.input(1).name, emit.like(v, 1.0)
-    )
+    slope = emit("Where", emit("Less", v.name, emit.like(v, 0.0)), node.input(1).name, emit.like(v, 1.0))
     return _scaled(emit, node, cotangents, slope)
 
 
@@ -97,7 +91,9 @@ def _clip_bias(emit: Emitter, node: Node) -> str | None:
     return emit("Where", inside, emit.like(y, 0.0), y.name) if inside else None
 
 
-@rule("Clip", versions=(13,), roles=_clip_gate, routes=always, spread=through, bias=_clip_bias, nonlinear=True)
+@rule(
+    "Clip", versions=(13,), roles=_clip_gate, routes=always, spread=through, bias=_clip_bias, nonlinear=True
+)
 def clip(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``g * (min < v < max)``; a bound that is reached is a constant, that is a bias."""
     inside, g = _inside(emit, node), cotangent(cotangents, node)
@@ -108,7 +104,16 @@ def _half(emit: Emitter, node: Node) -> str:
     return emit.like(node.output(), 0.5)
 
 
-@rule("Sigmoid", versions=(13,), roles=gate, routes=always, spread=through, bias=_half, head="link", nonlinear=True)
+@rule(
+    "Sigmoid",
+    versions=(13,),
+    roles=gate,
+    routes=always,
+    spread=through,
+    bias=_half,
+    head="link",
+    nonlinear=True,
+)
 def sigmoid(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``g y (1 - y)``; frozen: ``g (y - 1/2) / v``."""
     y = node.output()
@@ -146,7 +151,15 @@ def _softplus_bias(emit: Emitter, node: Node) -> str:
     return emit.like(node.output(), math.log(2))
 
 
-@rule("Softplus", versions=(1, 22), roles=activation, routes=always, spread=through, bias=_softplus_bias, nonlinear=True)
+@rule(
+    "Softplus",
+    versions=(1, 22),
+    roles=activation,
+    routes=always,
+    spread=through,
+    bias=_softplus_bias,
+    nonlinear=True,
+)
 def softplus(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``g sigmoid(v)``; frozen: ``g (y - ln 2) / v``."""
     if emit.tangent:
@@ -171,7 +184,15 @@ def _hard_sigmoid_bias(emit: Emitter, node: Node) -> str:
     return emit("Sub", node.output().name, linear)
 
 
-@rule("HardSigmoid", versions=(6, 22), roles=gate, routes=always, spread=through, bias=_hard_sigmoid_bias, nonlinear=True)
+@rule(
+    "HardSigmoid",
+    versions=(6, 22),
+    roles=gate,
+    routes=always,
+    spread=through,
+    bias=_hard_sigmoid_bias,
+    nonlinear=True,
+)
 def hard_sigmoid(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``alpha g`` where 0 < alpha v + beta < 1, else nothing: piecewise linear."""
     return _scaled(emit, node, cotangents, _hard_sigmoid_slope(emit, node))

@@ -34,7 +34,9 @@ def dropout(_emit: Emitter, node: Node, cotangents: Flows) -> Flows:
 @rule("Cast", versions=(13, 19, 21, 23, 24, 25), roles=same, routes=always, spread=through, head="view")
 def cast(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``g`` in the other precision; only between real types."""
-    node.require(node.input(0).is_float and node.output().is_float, "only casts between real types carry relevance")
+    node.require(
+        node.input(0).is_float and node.output().is_float, "only casts between real types carry relevance"
+    )
     return to_first(node, emit("CastLike", cotangent(cotangents, node), node.input(0).name))
 
 
@@ -72,8 +74,11 @@ def _block_roles(node: Node, roles: Roles) -> list[tuple[list[int], list[int], s
 
 
 def _reshaped(node: Node, roles: Roles) -> tuple[Axes]:
-    """A block of one role keeps it. Positions merged with channels are positions while other channels remain
-    (a pixel shuffle), and channels otherwise (a flatten)."""
+    """A block of one role keeps it.
+
+    Positions merged with channels are positions while other channels remain (a pixel shuffle), and channels
+    otherwise (a flatten).
+    """
     x, y = node.input(0), node.output()
     own = roles[x.name]
     blocks = _block_roles(node, roles)
@@ -202,7 +207,8 @@ def _sliced_axes(node: Node) -> dict[int, range]:
     """The input indices that survive, for each axis that is cut."""
     x = node.input(0)
     starts, ends, axes, steps = (node.constant(i) for i in range(1, 5))
-    assert starts is not None and ends is not None
+    assert starts is not None
+    assert ends is not None
     names = range(len(starts)) if axes is None else [int(a) % x.rank for a in axes]
     strides = [1] * len(starts) if steps is None else [int(s) for s in steps]
     return {
@@ -315,7 +321,9 @@ def _constant_operands(emit: Emitter, node: Node) -> str | None:
     y = node.output()
     if all(emit.varies(v) for v in node.inputs):
         return None
-    parts = [v.name if not emit.varies(v) else emit.zeros(v.shape, y.dtype) for v in node.inputs if v is not None]
+    parts = [
+        v.name if not emit.varies(v) else emit.zeros(v.shape, y.dtype) for v in node.inputs if v is not None
+    ]
     return emit("Concat", *parts, axis=_concat_axis(node))
 
 
@@ -369,8 +377,12 @@ def _pad_constant(emit: Emitter, node: Node) -> str | None:
     x = node.input(0)
     shape = tuple(max(s + b + a, 0) for s, b, a in zip(x.shape, before, after, strict=True))
     inside = np.full(shape, value.item(), x.dtype)
-    inside[tuple(slice(max(b, 0), max(b, 0) + s + min(b, 0) + min(a, 0))
-                 for s, b, a in zip(x.shape, before, after, strict=True))] = 0
+    inside[
+        tuple(
+            slice(max(b, 0), max(b, 0) + s + min(b, 0) + min(a, 0))
+            for s, b, a in zip(x.shape, before, after, strict=True)
+        )
+    ] = 0
     return emit.const(inside[:1])
 
 

@@ -88,7 +88,7 @@ def _gemm_bias(emit: Emitter, node: Node) -> str | None:
 
 @rule("Gemm", versions=(13,), roles=_roles, routes=_is_pointwise, spread=_spread, bias=_gemm_bias)
 def gemm(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
-    """``y = alpha A' B' + beta C`` with one of A, B constant: ``alpha g B'^T`` (or ``alpha A'^T g``), transposed back."""
+    """``y = alpha A' B' + beta C`` with A or B constant: ``alpha g B'^T`` or ``alpha A'^T g``, transposed back."""
     g = cotangent(cotangents, node)
     a, b, attrs = node.input(0), node.input(1), node.attrs
     node.require(

@@ -8,10 +8,16 @@ from srd_onnx.ir import Array, Node
 from srd_onnx.rule import Flows
 
 
+def _given(node: Node, index: int) -> Array:
+    node.input(index)
+    data = node.constant(index)
+    assert data is not None
+    return data
+
+
 def _affine(node: Node) -> tuple[Array, Array]:
     """``y = a x + c`` per channel, shaped to broadcast along axis 1."""
-    scale, shift, mean, variance = (node.constant(i) for i in range(1, 5))
-    assert scale is not None and shift is not None and mean is not None and variance is not None
+    scale, shift, mean, variance = (_given(node, i) for i in range(1, 5))
     slope = scale / np.sqrt(variance + np.asarray(node.attrs["epsilon"], variance.dtype))
     shape = (1, -1, *[1] * (node.input(0).rank - 2))
     return slope.reshape(shape), (shift - slope * mean).reshape(shape)
@@ -24,6 +30,8 @@ def _bias(emit: Emitter, node: Node) -> str:
 @rule("BatchNormalization", versions=(15,), roles=activation, routes=always, spread=through, bias=_bias)
 def batch_normalization(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``g scale / sqrt(var + eps)``; inference form. Simplification folds it wherever a convolution is before it."""
-    node.require(not node.attrs["training_mode"], "training mode has no fixed statistics; export for inference")
+    node.require(
+        not node.attrs["training_mode"], "training mode has no fixed statistics; export for inference"
+    )
     slope = emit.like(node.output(), _affine(node)[0])
     return to_first(node, emit("Mul", cotangent(cotangents, node), slope))

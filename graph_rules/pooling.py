@@ -57,12 +57,22 @@ def average_pool(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
 
 
 @rule(
-    "MaxPool", versions=(12, 22), roles=_roles, routes=_is_pointwise, spread=_spread, lossy=_lossy, nonlinear=True)
+    "MaxPool",
+    versions=(12, 22),
+    roles=_roles,
+    routes=_is_pointwise,
+    spread=_spread,
+    lossy=_lossy,
+    nonlinear=True,
+)
 def max_pool(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """Each output's ``g`` to its winner, the first one in a tie; overlapping windows add up."""
     g, x, y = cotangent(cotangents, node), node.input(0), node.output()
-    attrs = {k: node.attrs[k] for k in ("auto_pad", "ceil_mode", "dilations", "kernel_shape", "pads", "strides")
-             if k in node.attrs}
+    attrs = {
+        k: node.attrs[k]
+        for k in ("auto_pad", "ceil_mode", "dilations", "kernel_shape", "pads", "strides")
+        if k in node.attrs
+    }
     winners = emit.many("MaxPool", x.name, outputs=2, storage_order=0, **attrs)[1]
     flat = emit.zeros([math.prod(x.shape)], x.dtype)
     size = [math.prod(y.shape)]
@@ -96,4 +106,3 @@ def global_max_pool(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     won = emit("Where", emit("Equal", x.name, y.name), emit.like(x, 1.0), emit.like(x, 0.0))
     ties = emit.total(won, range(2, x.rank))
     return to_first(node, emit("Mul", won, emit("Div", cotangent(cotangents, node), ties)))
-

@@ -35,7 +35,11 @@ def _within_position(node: Node, roles: Roles) -> bool:
 def _restored(emit: Emitter, node: Node, flow: str, shape: tuple[int, ...]) -> str:
     """The reduced axes back with size 1."""
     gone = set(_reduced(node))
-    return flow if node.attrs["keepdims"] else emit.reshape(flow, [1 if i in gone else s for i, s in enumerate(shape)])
+    return (
+        flow
+        if node.attrs["keepdims"]
+        else emit.reshape(flow, [1 if i in gone else s for i, s in enumerate(shape)])
+    )
 
 
 def _spread(emit: Emitter, node: Node, shares: Flows) -> Flows:

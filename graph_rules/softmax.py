@@ -20,7 +20,15 @@ def _normaliser(emit: Emitter, node: Node) -> str:
 
 
 @rule(
-    "LogSoftmax", versions=(13,), roles=gate, routes=always, spread=through, bias=_normaliser, head="link", nonlinear=True)
+    "LogSoftmax",
+    versions=(13,),
+    roles=gate,
+    routes=always,
+    spread=through,
+    bias=_normaliser,
+    head="link",
+    nonlinear=True,
+)
 def log_softmax(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``g - softmax(v) Σ g``; frozen: ``g``, with the normaliser as a bias."""
     g, y = cotangent(cotangents, node), node.output()

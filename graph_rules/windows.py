@@ -12,7 +12,7 @@ import numpy as np
 
 from srd_onnx.emit import Emitter
 from srd_onnx.errors import LayoutError
-from srd_onnx.ir import Array, Node, Value
+from srd_onnx.ir import Array, Node
 from srd_onnx.roles import Axes, Role, Roles
 from srd_onnx.rule import Flows
 
@@ -54,7 +54,15 @@ class Window:
         return counts
 
     def _axes(self) -> list[tuple[int, ...]]:
-        columns = (self.kernel, self.strides, self.dilations, self.begins, self.ends, self.source, self.result)
+        columns = (
+            self.kernel,
+            self.strides,
+            self.dilations,
+            self.begins,
+            self.ends,
+            self.source,
+            self.result,
+        )
         return list(zip(*columns, strict=True))
 
 
@@ -164,7 +172,9 @@ def _by_phases(emit: Emitter, flow: str, weights: Array, group: int, window: Win
     spare = [m * s - k for m, s, k in zip(taps, strides, window.kernel, strict=True)]
     padded = np.pad(_swapped(weights, group), [(0, 0), (0, 0), *[(0, p) for p in spare]])
     # [C, M/g, m1, s1, m2, s2, ...] -> [C, s1, s2, ..., M/g, m1, m2, ...] -> [C·Πs, M/g, m1, m2, ...]
-    split = padded.reshape(*padded.shape[:2], *[n for m, s in zip(taps, strides, strict=True) for n in (m, s)])
+    split = padded.reshape(
+        *padded.shape[:2], *[n for m, s in zip(taps, strides, strict=True) for n in (m, s)]
+    )
     order = [0, *range(3, 3 + 2 * rank, 2), 1, *range(2, 2 + 2 * rank, 2)]
     phased = split.transpose(order).reshape(-1, padded.shape[1], *taps)
     cells = [math.ceil((b + n) / s) for b, n, s in zip(window.begins, window.source, strides, strict=True)]
@@ -227,5 +237,3 @@ def window_spread(emit: Emitter, node: Node, shares: Flows, window: Window) -> s
 def loses_padding(window: Window) -> bool:
     """Whether some output position sees nothing but padding."""
     return bool((window.counts() == 0).any())
-
-

@@ -129,7 +129,8 @@ class _Pass:
     def _mixed(self, step: Step, shares: Sequence[str | None]) -> Sequence[str | None]:
         """Expand, VJP, collapse; then the share of the bias and of PFVs that are zero, which no ratio directs."""
         emit, node = self.emit, step.node
-        expanded, undirected = [], []
+        expanded: list[str | None] = []
+        undirected: list[str | None] = []
         bias = step.rule.bias(emit, node)
         for value, share in zip(node.outputs, shares, strict=True):
             if value is None or share is None:
@@ -146,13 +147,15 @@ class _Pass:
             undirected.append(rest)
         back = step.rule.vjp(emit, node, expanded)
         flows = [
-            collapse(emit, value, flow) if value is not None and flow is not None and i in step.carriers else None
+            collapse(emit, value, flow)
+            if value is not None and flow is not None and i in step.carriers
+            else None
             for i, (value, flow) in enumerate(zip(node.inputs, back, strict=True))
         ]
         if self.plan.options.bias == "ledger":
-            for value, rest in zip(node.outputs, undirected, strict=True):
-                if value is not None and rest is not None:
-                    self._book(label(step), rest, value.rank)
+            for value, left in zip(node.outputs, undirected, strict=True):
+                if value is not None and left is not None:
+                    self._book(label(step), left, value.rank)
             return flows
         spread = step.rule.spread(emit, node, undirected)
         if step.rule.lossy(node):
@@ -235,4 +238,3 @@ def _strongest_other(emit: Emitter, target: Value, scores: str, chosen: str) -> 
     lowest = emit.like(target, np.finfo(target.dtype).min)
     others = emit("Where", emit("Cast", chosen, to=9), lowest, scores)
     return emit("ArgMax", others, axis=1, keepdims=0)
-

@@ -31,7 +31,9 @@ class Emitter:
         self.nodes: list[NodeProto] = []
         self.initializers: list[TensorProto] = []
         self._values = graph.values
-        self._taken = {value.name for node in graph.nodes for value in node.inputs if value} | set(self._values)
+        self._taken = {value.name for node in graph.nodes for value in node.inputs if value} | set(
+            self._values
+        )
         self._made: dict[Any, tuple[str, ...]] = {}
         self._origin = ("", "")
 
@@ -92,8 +94,10 @@ class Emitter:
 
     def reshape(self, tensor: str, shape: Sequence[int]) -> str:
         """`tensor` with this concrete shape (a 0 means size 0)."""
-        return self("Reshape", tensor, self.ints(shape), allowzero=1) if 0 in shape else self(
-            "Reshape", tensor, self.ints(shape)
+        return (
+            self("Reshape", tensor, self.ints(shape), allowzero=1)
+            if 0 in shape
+            else self("Reshape", tensor, self.ints(shape))
         )
 
     def total(self, tensor: str, axes: Sequence[int], *, keepdims: bool = True) -> str:
@@ -128,5 +132,3 @@ def _hashable(value: Any) -> Any:
     if isinstance(value, TensorProto):
         return value.SerializeToString()
     return tuple(value) if isinstance(value, list) else value
-
-

@@ -94,9 +94,7 @@ def compile_model(
             table = emit("Concat", *columns, axis=1)
         outputs["srd.ledger"] = (table, Value("", (batch, len(columns)), dtype))
     booked = tuple(name for name, _ in backward.ledger)
-    return Compiled(
-        plan, forward, combined(forward, backward, outputs), booked, time.perf_counter() - began
-    )
+    return Compiled(plan, forward, combined(forward, backward, outputs), booked, time.perf_counter() - began)
 
 
 def standalone(compiled: Compiled) -> ModelProto:

@@ -91,7 +91,9 @@ class Explainer:
         self.preprocess_assumed = preprocess is None and entry is None
         self.preprocess: Transform = preprocess or (entry.preprocess if entry else self._usual_preprocess())
         self.labels = _labels(labels, entry)
-        self._sessions: OrderedDict[tuple[int, ...], tuple[Compiled, onnxruntime.InferenceSession]] = OrderedDict()
+        self._sessions: OrderedDict[tuple[int, ...], tuple[Compiled, onnxruntime.InferenceSession]] = (
+            OrderedDict()
+        )
 
     # Looking at the model
 
@@ -101,14 +103,20 @@ class Explainer:
         sizes = iter(self._picture_size())
         shape = []
         for size, role in zip(self._declared, self.axes.roles, strict=True):
-            given = next(sizes, _ASSUMED_SIZE) if role is Role.POSITION else {Role.BATCH: 1, Role.CHANNEL: 3}[role]
+            given = (
+                next(sizes, _ASSUMED_SIZE)
+                if role is Role.POSITION
+                else {Role.BATCH: 1, Role.CHANNEL: 3}[role]
+            )
             shape.append(size if size is not None else given)
         return tuple(shape)
 
     @property
     def plan(self) -> Plan:
         """What would be done for `input_shape`, node by node; `print` it."""
-        return plan_for(self.model.proto, {self._input.name: self.input_shape}, self.axes, RULES, self.options)[1]
+        return plan_for(
+            self.model.proto, {self._input.name: self.input_shape}, self.axes, RULES, self.options
+        )[1]
 
     @property
     def graph(self) -> Any:
@@ -271,9 +279,7 @@ class Explainer:
             "target_tensor": plan.target.name,
             "boundary": list(plan.boundary),
             "approximate": {s.node.origins[0]: s.approximate for s in plan.steps if s.approximate},
-            "top5": [
-                {"index": i, "label": self.label(i), "logit": float(scores[i])} for i in top
-            ],
+            "top5": [{"index": i, "label": self.label(i), "logit": float(scores[i])} for i in top],
             "provider": self.provider,
             "versions": runtime.versions(),
         }
@@ -309,7 +315,7 @@ class Explainer:
 
 
 def _only_input(model: onnx.ModelProto) -> onnx.ValueInfoProto:
-    inputs = model.graph.input
+    inputs: list[onnx.ValueInfoProto] = list(model.graph.input)
     if len(inputs) > 1:
         raise LayoutError(
             f"the model has {len(inputs)} inputs ({', '.join(i.name for i in inputs)}); "
@@ -324,7 +330,9 @@ def _declared_shape(value: onnx.ValueInfoProto) -> tuple[int | None, ...]:
         raise ShapeError(
             f"input '{value.name}' declares no shape at all; set one, e.g. with onnx.tools.update_model_dims"
         )
-    return tuple(d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else None for d in tensor.shape.dim)
+    return tuple(
+        d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else None for d in tensor.shape.dim
+    )
 
 
 def _labels(given: Sequence[str] | str | Path | None, entry: zoo.ZooModel | None) -> tuple[str, ...] | None:

@@ -169,7 +169,8 @@ def _crossing(
 ) -> tuple[Crossed, list[Gap], set[str]]:
     """Nodes between target and input that relevance crosses, last first; nodes without a rule; tensors reached."""
     dependent = {
-        key[0] for _, _, key in graph.dag.out_edges(nx.descendants(graph.dag, f"input:{source.name}"), keys=True)
+        key[0]
+        for _, _, key in graph.dag.out_edges(nx.descendants(graph.dag, f"input:{source.name}"), keys=True)
     } | {source.name, target.name}
     reached, crossed, gaps = {target.name}, Crossed(), []
     for node in reversed(graph.nodes):
@@ -214,7 +215,9 @@ def _require_known(crossed: Crossed) -> None:
 def _require_roles(crossed: Crossed, roles: dict[str, Axes], target: Value) -> None:
     lost = [node for node, _, _ in crossed if node.output().name not in roles]
     if lost:
-        raise LayoutError(f"the axes were lost at {lost[-1]}: batch, position and channel cannot be told apart")
+        raise LayoutError(
+            f"the axes were lost at {lost[-1]}: batch, position and channel cannot be told apart"
+        )
     if roles[target.name].roles[:1] != (Role.BATCH,):
         raise LayoutError(
             f"the target '{target.name}' has axes {roles[target.name]}; its first axis must be the batch"
@@ -237,7 +240,8 @@ def _encoder(
     many = {name for name, value in graph.values.items() if name in roles and roles[name].count(value) > 1}
     if target.name in many:
         return {target.name}
-    single, found = {target.name}, set()
+    single: set[str] = {target.name}
+    found: set[str] = set()
     for node, _, carriers in crossed:
         if not any(value is not None and value.name in single for value in node.outputs):
             continue
@@ -274,9 +278,8 @@ def _step(
     node: Node, rule: Rule, carriers: tuple[int, ...], roles: dict[str, Axes], shares: frozenset[str]
 ) -> Step:
     sides = {value.name in shares for value in node.outputs if value is not None and value.name in roles}
-    forms: tuple[Form, ...] = tuple(
-        form for form, side in (("cotangent", False), ("position", True)) if side in sides  # type: ignore[misc]
-    )
+    named: tuple[tuple[Form, bool], ...] = (("cotangent", False), ("position", True))
+    forms = tuple(form for form, side in named if side in sides)
     return Step(node, rule, forms, carriers, rule.routes(node, roles), rule.approximate(node))
 
 

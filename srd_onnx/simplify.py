@@ -11,9 +11,10 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnxruntime as ort
-from onnx import ModelProto, NodeProto
+from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from srd_onnx.errors import InvalidModelError, ShapeError
 from srd_onnx.ir import Graph
@@ -23,6 +24,9 @@ from srd_onnx.walk import walk
 
 # Emitted nodes use the forms that operators have had since this opset (axes as inputs of every Reduce*).
 WORKING_OPSET = 18
+
+# More elements than a shape, an axis list or a scale can have: a weight, which no shape depends on.
+_LARGE = 1024
 
 # MatMulAddFusion turns N×T×C token layers into Reshape-Gemm-Reshape, which merges the batch and position axes.
 _KEPT_APART = ["MatMulAddFusion"]
@@ -40,14 +44,39 @@ def simplify(model: ModelProto, shapes: Mapping[str, Sequence[int]]) -> tuple[Mo
         InvalidModelError: if ONNX Runtime cannot load it.
     """
     fixed = _with_shapes(model, shapes)
-    folded = to_opset(_folded(fixed), max(WORKING_OPSET, default_opset(model)))
+    folded = _folded(fixed)
+    weights = _take_weights(folded)
+    inferred = _inferred(to_opset(folded, max(WORKING_OPSET, default_opset(model))))
+    _put_weights(inferred, weights)
+    return inferred, walk(inferred, _origins(model, inferred))
+
+
+def _take_weights(model: ModelProto) -> list[TensorProto]:
+    """Move the large initializers out, typed inputs in their place: conversion and inference copy all they get."""
+    graph = model.graph
+    large = [t for t in graph.initializer if np.prod(t.dims, dtype=np.int64) > _LARGE]
+    small = [t for t in graph.initializer if np.prod(t.dims, dtype=np.int64) <= _LARGE]
+    del graph.initializer[:]
+    graph.initializer.extend(small)
+    graph.input.extend(helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in large)
+    return large
+
+
+def _put_weights(model: ModelProto, weights: list[TensorProto]) -> None:
+    graph, names = model.graph, {t.name for t in weights}
+    inputs = [i for i in graph.input if i.name not in names]
+    del graph.input[:]
+    graph.input.extend(inputs)
+    graph.initializer.extend(weights)
+
+
+def _inferred(model: ModelProto) -> ModelProto:
     # Stale shapes from before the folding would contradict what is inferred now.
-    del folded.graph.value_info[:]
+    del model.graph.value_info[:]
     try:
-        inferred = onnx.shape_inference.infer_shapes(folded, strict_mode=False, data_prop=True)
+        return onnx.shape_inference.infer_shapes(model, strict_mode=False, data_prop=True)
     except onnx.shape_inference.InferenceError as error:
         raise InvalidModelError(f"shape inference failed on the simplified model: {error}") from error
-    return inferred, walk(inferred, _origins(model, inferred))
 
 
 def _with_shapes(model: ModelProto, shapes: Mapping[str, Sequence[int]]) -> ModelProto:
@@ -85,6 +114,8 @@ def _folded(model: ModelProto) -> ModelProto:
     options.log_severity_level = 4
     # Without this, ONNX Runtime keeps DequantizeLinear on weights for its integer kernels.
     options.add_session_config_entry("session.disable_quant_qdq", "1")
+    # It is never run, so its kernels need not lay out their weights.
+    options.add_session_config_entry("session.disable_prepacking", "1")
     with tempfile.TemporaryDirectory(prefix="srd-onnx-") as folder:
         path = Path(folder) / "folded.onnx"
         options.optimized_model_filepath = str(path)

@@ -47,7 +47,9 @@ def _resolved(wanted: Target, scores: NDArray[np.floating], labels: Sequence[str
             return [_labelled(wanted, labels)]
     index = int(wanted)
     if not 0 <= index < count:
-        raise UnknownTargetError(f"target {index} does not exist: the model has {count} scores, 0 to {count - 1}")
+        raise UnknownTargetError(
+            f"target {index} does not exist: the model has {count} scores, 0 to {count - 1}"
+        )
     return [index]
 
 
@@ -67,5 +69,7 @@ def _labelled(wanted: str, labels: Sequence[str] | None) -> int:
         some = ", ".join(f"{i} ({labels[i]})" for i in hits[:5])
         raise UnknownTargetError(f"target '{wanted}' fits {len(hits)} classes: {some}; give the index")
     close = difflib.get_close_matches(text, folded, n=3, cutoff=0.6)
-    hint = "; did you mean " + " or ".join(f"'{labels[folded.index(c)]}'" for c in close) + "?" if close else ""
+    hint = (
+        "; did you mean " + " or ".join(f"'{labels[folded.index(c)]}'" for c in close) + "?" if close else ""
+    )
     raise UnknownTargetError(f"no class is called '{wanted}'{hint}")
