@@ -23,7 +23,7 @@ def varying(node: Node, roles: Roles) -> tuple[int, ...]:
 
 def carries(value: Value) -> bool:
     """Whether a tensor holds reals, or integers that stand for reals (the output of QuantizeLinear)."""
-    return value.is_float or value.dtype.itemsize == 1
+    return value.is_float or (value.dtype.kind in "iu" and value.dtype.itemsize == 1)
 
 
 def same(node: Node, roles: Roles) -> tuple[Axes, ...]:

@@ -128,6 +128,8 @@ def make_plan(graph: Graph, start: dict[str, Axes], rules: RuleTable, options: O
     output = graph.outputs[0]
     target = _before_link(graph, rules, output)
     crossed, gaps, reached = _crossing(graph, rules, roles, source, target)
+    if target.name == source.name:
+        raise UnreachableTargetError(f"the output '{output.name}' is the input itself: nothing to explain")
     if source.name not in reached:
         raise UnreachableTargetError(
             f"the target '{target.name}' does not depend on the input '{source.name}' along any path that carries "
@@ -182,6 +184,12 @@ def _crossing(
         rule = rules.get(node.key)
         if rule is not None and any(name in roles for name in inputs):
             carriers = tuple(i for i in rule.carriers(node, roles) if inputs[i] in dependent)
+            # Behind a node without a rule axes are unknown: relevance may reach it, so that the gap must show.
+            carriers += tuple(
+                i
+                for i, v in enumerate(node.inputs)
+                if v is not None and v.is_float and v.name in dependent and v.name not in roles
+            )
         else:
             carriers = tuple(i for i, name in enumerate(inputs) if name in dependent)
         reached.update(inputs[i] for i in carriers)
@@ -206,9 +214,10 @@ def _require_known(crossed: Crossed) -> None:
     ]
     if lost:
         raise UnsupportedCaseError(
-            f"the shapes of {len(lost)} tensors that relevance crosses depend on the data:\n"
+            f"the shapes of {len(lost)} tensors that relevance crosses are not known before the model runs:\n"
             + "\n".join(lost)
-            + "\nExplain a target that lies before them, or export the model with fixed shapes."
+            + "\nThey depend on the data, or the input is too small for these layers. Use a larger input, or "
+            "export the model with fixed shapes."
         )
 
 

@@ -113,14 +113,19 @@ def guess_layout(shape: tuple[int | None, ...], name: str) -> str:
 def propagate(graph: Graph, start: Roles, rules: RuleTable) -> dict[str, Axes]:
     """Roles of every tensor that depends on the input, as far as the rules carry them.
 
-    A tensor that does not depend on the input has no entry, and neither has one behind a node without a rule:
-    the plan reports it if relevance crosses it.
+    A tensor that does not depend on the input has no entry. The outputs of a node without a rule are taken to have
+    the axes of its input if they have as many: relevance never crosses them (the plan reports the gap), and where
+    the node lies in the branch of a gate they show that it is one.
     """
     roles = dict(start)
     for node in graph.nodes:
         rule = rules.get(node.key)
         varying = [v for v in node.inputs if v is not None and v.name in roles]
-        if rule is None or not varying or any(v is not None and not v.known for v in node.outputs):
+        if not varying or any(v is not None and not v.known for v in node.outputs):
+            continue
+        if rule is None:
+            same_rank = (v for v in node.outputs if v is not None and v.rank == varying[0].rank)
+            roles.update({v.name: Axes(roles[varying[0].name].roles) for v in same_rank})
             continue
         for value, axes in zip(node.outputs, rule.roles(node, roles), strict=False):
             if value is not None and axes is not None:
