@@ -1,6 +1,5 @@
 """From a model, a shape and options to a session that explains: the whole path of data but loading and facade."""
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from srd_onnx.assemble import combined, exposed
-from srd_onnx.backward import TARGET, build
+from srd_onnx.backward import TARGET, Backward, build
 from srd_onnx.errors import NonFiniteError, UnknownTensorError
 from srd_onnx.ir import Graph, Value
 from srd_onnx.options import Options
@@ -23,7 +22,6 @@ from srd_onnx.simplify import simplify
 
 Array = NDArray[Any]
 RELEVANCE = "relevance"
-_INNER = ("srd.seed", "srd.scores", "srd.chosen", "srd.ledger")
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,16 +30,17 @@ class Compiled:
 
     Attributes:
         forward: the simplified model.
-        model: forward and backward together: the original outputs, `relevance` and what the engine reports.
+        backward: the emitted pass.
+        outputs: what the pass adds to the outputs: `relevance`, and what the engine reports; name to (emitted
+            tensor, a value with its shape and dtype).
         booked: what each column of the ledger is booked against.
-        seconds: what it took to make.
     """
 
     plan: Plan
     forward: ModelProto
-    model: ModelProto
+    backward: Backward
+    outputs: Mapping[str, tuple[str, Value]]
     booked: tuple[str, ...]
-    seconds: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +73,6 @@ def compile_model(
     Raises:
         SrdOnnxError: whatever keeps the model from being explained, before any of it runs.
     """
-    began = time.perf_counter()
     forward, plan = plan_for(model, shapes, start, rules, options)
     backward = build(plan)
     batch = plan.target.shape[0]
@@ -94,18 +92,13 @@ def compile_model(
             table = emit("Concat", *columns, axis=1)
         outputs["srd.ledger"] = (table, Value("", (batch, len(columns)), dtype))
     booked = tuple(name for name, _ in backward.ledger)
-    return Compiled(plan, forward, combined(forward, backward, outputs), booked, time.perf_counter() - began)
+    return Compiled(plan, forward, backward, outputs, booked)
 
 
 def standalone(compiled: Compiled) -> ModelProto:
     """The compiled model as users save it: the original outputs and `relevance`, nothing of the engine's own."""
-    model = ModelProto()
-    model.CopyFrom(compiled.model)
-    inner = set(_INNER)
-    kept = [o for o in model.graph.output if o.name not in inner]
-    del model.graph.output[:]
-    model.graph.output.extend(kept)
-    return _pruned(model)
+    outputs = {RELEVANCE: compiled.outputs[RELEVANCE]}
+    return _pruned(combined(compiled.forward, compiled.backward, outputs))
 
 
 def _pruned(model: ModelProto) -> ModelProto:
@@ -128,7 +121,8 @@ def explanation_session(
     compiled: Compiled, providers: Sequence[str], threads: int | None
 ) -> onnxruntime.InferenceSession:
     """A session of the compiled model."""
-    return make_session(compiled.model.SerializeToString(), providers, threads)
+    model = combined(compiled.forward, compiled.backward, compiled.outputs)
+    return make_session(model.SerializeToString(), providers, threads)
 
 
 def run_explanation(

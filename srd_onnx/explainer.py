@@ -3,6 +3,7 @@
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,15 @@ from srd_onnx.targets import Target, resolve_targets
 Array = NDArray[Any]
 _KEPT_SHAPES = 4  # compiled sessions that are kept, the last used ones
 _ASSUMED_SIZE = 224  # of a position axis that the model leaves open, where nothing else says
+
+
+@dataclass(frozen=True, eq=False)
+class _Ready:
+    """A session for one input shape, and the seconds it took to compile and load."""
+
+    compiled: Compiled
+    session: onnxruntime.InferenceSession
+    seconds: float
 
 
 class Explainer:
@@ -91,9 +101,7 @@ class Explainer:
         self.preprocess_assumed = preprocess is None and entry is None
         self.preprocess: Transform = preprocess or (entry.preprocess if entry else self._usual_preprocess())
         self.labels = _labels(labels, entry)
-        self._sessions: OrderedDict[tuple[int, ...], tuple[Compiled, onnxruntime.InferenceSession]] = (
-            OrderedDict()
-        )
+        self._sessions: OrderedDict[tuple[int, ...], _Ready] = OrderedDict()
 
     # Looking at the model
 
@@ -181,7 +189,7 @@ class Explainer:
         """
         found: dict[str, list[Array]] = {}
         for item in read_items(inputs, self.axes, self.preprocess):
-            compiled, _ = self._session(self._batch_shape(item, self._declared[0] or 1))
+            compiled = self._ready((self._declared[0] or 1, *item.data.shape)).compiled
             plan = compiled.plan
             values = list(plan.preactivations) if names is None else values_named(plan.graph, names)
             data = self._stacked([item], plan.source.shape[0], plan.source.dtype)
@@ -211,8 +219,8 @@ class Explainer:
     def _explain_chunk(
         self, items: list[Item], targets: Target | Sequence[Target] | None, size: int
     ) -> Iterator[Explanation]:
-        shape = self._batch_shape(items[0], size)
-        compiled, session = self._session(shape)
+        ready = self._ready((size, *items[0].data.shape))
+        compiled, session = ready.compiled, ready.session
         data = self._stacked(items, size, compiled.plan.source.dtype)
         began = time.perf_counter()
         top = run_explanation(session, compiled, data, np.full(size, -1, np.int64))
@@ -226,10 +234,12 @@ class Explainer:
         seconds = time.perf_counter() - began
         for i, item in enumerate(items):
             for column, target in enumerate(wanted[i]):
-                yield self._explanation(compiled, results[column], i, item, target, seconds)
+                yield self._explanation(
+                    compiled, results[column], i, item, target, {"compile": ready.seconds, "run": seconds}
+                )
 
     def _explanation(
-        self, compiled: Compiled, result: Any, row: int, item: Item, target: int, seconds: float
+        self, compiled: Compiled, result: Any, row: int, item: Item, target: int, seconds: dict[str, float]
     ) -> Explanation:
         ledger: dict[str, float] = {}
         for name, amount in zip(compiled.booked, result.ledger[row], strict=True):
@@ -240,7 +250,7 @@ class Explainer:
             "seed_value": seed,
             "sum_relevance": total,
             "sum_ledger": sum(ledger.values()),
-            "seconds": {"compile": compiled.seconds, "run": seconds},
+            "seconds": seconds,
         }
         return Explanation(
             relevance=relevance,
@@ -284,10 +294,12 @@ class Explainer:
             "versions": runtime.versions(),
         }
 
-    def _session(self, shape: tuple[int, ...]) -> tuple[Compiled, onnxruntime.InferenceSession]:
+    def _ready(self, shape: tuple[int, ...]) -> _Ready:
         if shape not in self._sessions:
+            began = time.perf_counter()
             compiled = self._compiled(shape)
-            self._sessions[shape] = (compiled, explanation_session(compiled, self.providers, self._threads))
+            session = explanation_session(compiled, self.providers, self._threads)
+            self._sessions[shape] = _Ready(compiled, session, time.perf_counter() - began)
             while len(self._sessions) > _KEPT_SHAPES:
                 self._sessions.popitem(last=False)
         self._sessions.move_to_end(shape)
@@ -295,9 +307,6 @@ class Explainer:
 
     def _compiled(self, shape: tuple[int, ...]) -> Compiled:
         return compile_model(self.model.proto, {self._input.name: shape}, self.axes, RULES, self.options)
-
-    def _batch_shape(self, item: Item, size: int) -> tuple[int, ...]:
-        return (size, *item.data.shape)
 
     def _stacked(self, items: list[Item], size: int, dtype: np.dtype[Any]) -> Array:
         """A full batch; a short one is filled up with its last item, so that no other shape is compiled."""

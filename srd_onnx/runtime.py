@@ -151,14 +151,18 @@ def run(
         raise _translated(error, f"the model cannot run on {given}", otherwise=InputError) from error
 
 
+@functools.cache
+def _own_version() -> str:
+    try:
+        return metadata.version("srd-onnx")
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
 def versions() -> dict[str, str]:
     """The versions that a report must name for its numbers to be reproducible."""
-    try:
-        own = metadata.version("srd-onnx")
-    except metadata.PackageNotFoundError:
-        own = "not installed"
     return {
-        "srd-onnx": own,
+        "srd-onnx": _own_version(),
         "onnx": onnx.__version__,
         "onnxruntime": onnxruntime.__version__,
         "numpy": np.__version__,
