@@ -65,14 +65,14 @@ def sha256_of(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def to_json(value: Any) -> str:
+def to_json(value: Any, indent: int | None = None) -> str:
     """Return ``value`` as valid JSON text; numpy values, paths and mappings are written as what they hold.
 
     NaN and the infinities, which JSON does not have, become the strings "nan", "inf" and "-inf".
 
     Raises: TypeError for a value that has no JSON form.
     """
-    return json.dumps(_plain(value), ensure_ascii=False, allow_nan=False)
+    return json.dumps(_plain(value), ensure_ascii=False, allow_nan=False, indent=indent)
 
 
 def _plain(value: Any) -> Any:

@@ -1,0 +1,130 @@
+"""`srd-onnx check MODEL`."""
+
+from typing import TYPE_CHECKING
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from srd_onnx.cli.console import cell, lines, note, stdout, write_json
+from srd_onnx.cli.options import (
+    DEFAULT,
+    BiasOption,
+    BoundaryOption,
+    JsonOption,
+    LayoutOption,
+    ModelArgument,
+    PresetOption,
+    SeedOption,
+    SignOption,
+    explainer_for,
+)
+
+if TYPE_CHECKING:
+    from srd_onnx.check import CheckReport, Tensor
+
+_STYLES = {"exact": "green", "approximate": "yellow", "no rule": "bold red"}
+
+
+def check(
+    *,
+    model: ModelArgument,
+    preset: PresetOption = DEFAULT,
+    boundary: BoundaryOption = None,
+    seed: SeedOption = None,
+    sign: SignOption = None,
+    bias: BiasOption = None,
+    layout: LayoutOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Say whether MODEL can be explained, and how exactly: every node that relevance would cross.
+
+    Exit code 0 if it can, 1 if a node has no rule, 2 if the model cannot be used at all.
+    """
+    from srd_onnx.check import check_model
+    from srd_onnx.files import to_json
+
+    explainer = explainer_for(
+        model,
+        preset=preset,
+        boundary=boundary,
+        seed=seed,
+        sign=sign,
+        bias=bias,
+        layout=layout and layout.upper(),
+        providers="cpu",
+    )
+    report = check_model(explainer)
+    if json:
+        write_json(to_json(report.to_dict(), indent=2))
+    else:
+        _show(report)
+    if not report.explainable:
+        raise typer.Exit(1)
+
+
+def _show(report: "CheckReport") -> None:
+    console = stdout()
+    console.print(_facts(report))
+    reasons = list(dict.fromkeys(node.why for node in report.nodes if node.why))
+    if report.nodes:
+        console.print(_table(report, reasons))
+    for number, why in enumerate(reasons, start=1):
+        if why != report.problem:
+            console.print(cell(f"({number}) {why}"), soft_wrap=True)
+    exact, near, none = (report.count(status) for status in ("exact", "approximate", "no rule"))
+    console.print(f"{len(report.nodes)} nodes: {exact} exact, {near} approximate, {none} without a rule")
+    if report.problem is None:
+        console.print(Text("It can be explained.", "bold green"))
+    else:
+        console.print(
+            Text("It cannot be explained: ", "bold red") + Text(lines(report.problem)), soft_wrap=True
+        )
+    if report.layout_guessed:
+        note(f"layout {report.layout} is guessed; --layout says another")
+
+
+def _facts(report: "CheckReport") -> Table:
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column(style="dim", no_wrap=True)
+    facts.add_column(overflow="fold")
+    layout = report.layout + (" (guessed)" if report.layout_guessed else "")
+    size = "x".join(map(str, report.input_shape))
+    rows = (
+        ("model", report.path or "-"),
+        ("sha256", report.sha256),
+        (
+            "producer",
+            f"{report.producer or 'unknown'}, opset {report.opset}, {report.parameters:,} parameters",
+        ),
+        ("inputs", _signature(report.inputs)),
+        ("outputs", _signature(report.outputs)),
+        ("layout", f"{layout}, checked for {size}"),
+        ("target", report.target_tensor or "-"),
+        ("boundary", ", ".join(report.boundary) or "-"),
+        ("options", f"preset {report.preset}: " + ", ".join(f"{k} {v}" for k, v in report.options.items())),
+    )
+    for name, value in rows:
+        facts.add_row(name, cell(value))
+    return facts
+
+
+def _signature(tensors: "tuple[Tensor, ...]") -> str:
+    return ", ".join(f"{t.name} {t.dtype}[{', '.join(map(str, t.shape))}]" for t in tensors)
+
+
+def _table(report: "CheckReport", reasons: list[str]) -> Table:
+    table = Table(header_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("node", overflow="fold")
+    for name in ("operator", "rule", "form", "status"):
+        table.add_column(name, overflow="fold", no_wrap=True)
+    for node in report.nodes:
+        status = Text(node.status, _STYLES[node.status])
+        if node.why and node.why != report.problem:
+            status += Text(f" ({reasons.index(node.why) + 1})")
+        names = cell(" + ".join(node.names))
+        table.add_row(
+            names, cell(node.operator.removeprefix("ai.onnx::")), cell(node.rule or "-"), node.form, status
+        )
+    return table

@@ -1,0 +1,74 @@
+"""What is printed: results on stdout, everything else on stderr; no text from elsewhere is taken as markup."""
+
+import os
+import sys
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from srd_onnx.text import readable, shorten
+
+_PIPED_WIDTH = 120  # of a table that goes to a file or another program, unless COLUMNS says otherwise
+_LONGEST = 160  # characters of a name in a table; the JSON has all of them
+
+
+def stdout() -> Console:
+    """For results."""
+    return _console(stderr=False)
+
+
+def stderr() -> Console:
+    """For notes, errors and progress."""
+    return _console(stderr=True)
+
+
+def _console(*, stderr: bool) -> Console:
+    console = Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = _PIPED_WIDTH
+    return console
+
+
+def cell(text: object, style: str = "") -> Text:
+    """A foreign name as one line of a table: no markup, no control characters, not endless."""
+    return Text(shorten(readable(str(text)), lambda part: len(part) <= _LONGEST), style)
+
+
+def lines(text: str) -> str:
+    """A message as it may be printed: its lines and their indents, but no control characters."""
+    return "\n".join(" " * (len(line) - len(line.lstrip(" "))) + readable(line) for line in text.split("\n"))
+
+
+def error(message: str) -> None:
+    """One message on stderr."""
+    _say("error: ", message, "bold red")
+
+
+def warning(message: str) -> None:
+    """What may well make the result wrong."""
+    _say("warning: ", message, "bold yellow")
+
+
+def note(message: str) -> None:
+    """What the user should know."""
+    _say("", message, "")
+
+
+def _say(head: str, message: str, style: str) -> None:
+    stderr().print(Text.assemble((head, style), lines(message)), soft_wrap=True)
+
+
+def write_json(text: str) -> None:
+    """A JSON document and nothing else on stdout, in UTF-8 whatever the terminal's encoding.
+
+    A file name that is no valid text comes as lone surrogates; "backslashreplace" writes them as JSON does.
+    """
+    data = (text + "\n").encode("utf-8", "backslashreplace")
+    buffer: Any = getattr(sys.stdout, "buffer", None)
+    if buffer is None:
+        sys.stdout.write(data.decode())
+    else:
+        sys.stdout.flush()
+        buffer.write(data)
+    sys.stdout.flush()

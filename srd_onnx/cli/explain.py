@@ -1,0 +1,218 @@
+"""`srd-onnx explain MODEL IMAGE...`."""
+
+import contextlib
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from srd_onnx.cli import preprocessing
+from srd_onnx.cli.console import error, note, stderr, warning, write_json
+from srd_onnx.cli.options import (
+    DEFAULT,
+    BiasOption,
+    BoundaryOption,
+    JsonOption,
+    LayoutOption,
+    ModelArgument,
+    PresetOption,
+    SeedOption,
+    SignOption,
+    explainer_for,
+    targets_of,
+)
+from srd_onnx.errors import InputError, SrdOnnxError
+
+if TYPE_CHECKING:
+    from srd_onnx.cli.record import Record
+    from srd_onnx.explainer import Explainer
+
+_PHOTO = "How a photo becomes the model's input: x = (pixel · scale − mean) / std"
+
+
+def _photo(name: str, metavar: str, help_text: str) -> Any:
+    return typer.Option(name, metavar=metavar, help=help_text, show_default=False, rich_help_panel=_PHOTO)
+
+
+def explain(
+    *,
+    model: ModelArgument,
+    images: Annotated[
+        list[Path],
+        typer.Argument(metavar="IMAGE...", help="Photos: PNG, JPEG, WebP, ...", show_default=False),
+    ],
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--target",
+            "-t",
+            metavar="INDEX|LABEL|topN",
+            help="The class to explain: 281, 'tabby, tabby cat', top3, or 281,285. Repeat it for several. "
+            "The prediction if left out.",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="DIR", help="Where the pictures and numbers go.")
+    ] = Path("srd-onnx-out"),
+    preset: PresetOption = DEFAULT,
+    boundary: BoundaryOption = None,
+    seed: SeedOption = None,
+    sign: SignOption = None,
+    bias: BiasOption = None,
+    layout: LayoutOption = None,
+    preprocess: Annotated[
+        Path | None,
+        _photo("--preprocess", "FILE.toml", "All of it from a file; single options replace its values."),
+    ] = None,
+    resize: Annotated[
+        str | None, _photo("--resize", "N|HxW|none", "The short side, or the exact size.")
+    ] = None,
+    crop: Annotated[str | None, _photo("--crop", "N|HxW|none", "The centre that is kept.")] = None,
+    scale: Annotated[str | None, _photo("--scale", "S", "Such as 1/255.")] = None,
+    mean: Annotated[str | None, _photo("--mean", "A[,B,C]", "One value, or one per channel.")] = None,
+    std: Annotated[str | None, _photo("--std", "A[,B,C]", "One value, or one per channel.")] = None,
+    channel_order: Annotated[
+        str | None, _photo("--channel-order", "RGB|BGR|GRAY", "Of the model's input.")
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            "--labels", metavar="FILE", help="Class names: one per line, or JSON.", show_default=False
+        ),
+    ] = None,
+    provider: Annotated[
+        str, typer.Option("--provider", metavar="auto|cuda|cpu", help="auto: CUDA where it works.")
+    ] = "auto",
+    json: JsonOption = False,
+) -> None:
+    """Explain what MODEL sees in each IMAGE: a picture, the numbers, and explanations.json.
+
+    Exit code 2 if an image could not be explained; the others are, and the JSON lists both.
+    """
+    from srd_onnx.cli.record import Record, existing, usable
+
+    given = preprocessing.parsed(
+        resize=resize, crop=crop, scale=scale, mean=mean, std=std, channel_order=channel_order
+    )
+    existing(images)
+    usable(out)
+    explainer = explainer_for(
+        model,
+        preset=preset,
+        boundary=boundary,
+        seed=seed,
+        sign=sign,
+        bias=bias,
+        layout=layout and layout.upper(),
+        labels=labels,
+        providers=provider,
+    )
+    record = Record(out, sys.argv)
+    _announce(explainer, record, _settle_preprocessing(explainer, preprocess, given))
+    _explain_all(explainer, images, targets_of(target), record)
+    _report(record, len(images), json=json)
+
+
+def _settle_preprocessing(
+    explainer: "Explainer", file: Path | None, given: preprocessing.Given
+) -> tuple[str, ...]:
+    """Give the explainer what the file, the zoo or a guess says, under the single options; what is a guess."""
+    from srd_onnx.preprocess import Preprocess, preprocess_from_toml
+
+    base = preprocess_from_toml(file) if file is not None else explainer.preprocess
+    if not isinstance(base, Preprocess):
+        raise TypeError("the explainer has a preprocessing of its own")
+    if file is None and explainer.preprocess_assumed:
+        explainer.preprocess, assumed = preprocessing.guessed(base, given)
+    else:
+        explainer.preprocess, assumed = preprocessing.completed(base, given), ()
+    explainer.preprocess_assumed = bool(assumed)
+    return assumed
+
+
+def _announce(explainer: "Explainer", record: "Record", assumed: Sequence[str]) -> None:
+    from srd_onnx.cli.summary import notes_before, warnings_before
+
+    for say, texts in ((warning, warnings_before(explainer, assumed)), (note, notes_before(explainer))):
+        for text in texts:
+            record.note(text, announced=True)
+            say(text)
+
+
+def _explain_all(
+    explainer: "Explainer", images: Sequence[Path], targets: list[str] | None, record: "Record"
+) -> None:
+    from srd_onnx.cli.record import unique_names
+
+    names = unique_names(images, record.folder)
+    done = 0
+    try:
+        with _progress(len(images)) as advance:
+            for image, name in zip(images, names, strict=True):
+                _explain_one(explainer, image, targets, name, record)
+                done += 1
+                advance()
+    except KeyboardInterrupt:
+        if not record.entries:
+            raise
+        record.write(complete=False)
+        where = record.folder / "explanations.json"
+        raise KeyboardInterrupt(f"{done} of {len(images)} images are done, see {where}") from None
+    except SrdOnnxError as problem:
+        # What was written must not lie beside the list of an earlier run.
+        if record.entries:
+            record.fail(images[done], problem)
+            with contextlib.suppress(SrdOnnxError):
+                record.write(complete=False)
+        raise
+
+
+def _explain_one(
+    explainer: "Explainer", image: Path, targets: list[str] | None, name: str, record: "Record"
+) -> None:
+    from srd_onnx.cli.summary import notes_after
+
+    try:
+        for explanation in explainer.explain_each(image, targets):
+            record.save(explanation, image, name)
+            for text in notes_after(explanation, explainer.labels):
+                record.note(text)
+    except InputError as problem:  # of this image; what is wrong with the model or an option ends the run
+        record.fail(image, problem)
+
+
+@contextlib.contextmanager
+def _progress(count: int) -> Iterator[Any]:
+    console = stderr()
+    if count < 2 or not console.is_terminal:
+        yield lambda: None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("explaining"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=count)
+        yield lambda: bar.advance(task)
+
+
+def _report(record: "Record", count: int, *, json: bool) -> None:
+    if record.entries:
+        text = record.write()
+        if json:
+            write_json(text)
+        else:
+            from srd_onnx.cli.summary import show
+
+            show(record)
+    for said in record.notes:
+        if said not in record.announced:
+            note(said)
+    for failed in record.errors:
+        error(failed["message"])
+    if record.errors:
+        if count > 1:
+            note(f"{len(record.errors)} of {count} images could not be explained")
+        raise typer.Exit(2)

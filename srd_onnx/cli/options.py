@@ -1,0 +1,81 @@
+"""The options that several commands share, and how their text is understood."""
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any, get_args
+
+import typer
+
+from srd_onnx.options import DEFAULT_PRESET, PRESETS, Bias, Seed, Sign
+
+if TYPE_CHECKING:
+    from srd_onnx.explainer import Explainer
+
+_ENGINE = "How it is explained"
+
+
+def _choice(name: str, kind: Any, help_text: str) -> Any:
+    return typer.Option(
+        name, metavar="|".join(get_args(kind)), help=help_text, show_default=False, rich_help_panel=_ENGINE
+    )
+
+
+ModelArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL", help="An .onnx file, or a name from `srd-onnx models`.", show_default=False
+    ),
+]
+PresetOption = Annotated[
+    str,
+    typer.Option(
+        "--preset", metavar="|".join(PRESETS), help="A named set of options.", rich_help_panel=_ENGINE
+    ),
+]
+BoundaryOption = Annotated[
+    str | None,
+    typer.Option(
+        "--boundary",
+        metavar="TENSOR",
+        help="Where sharing ratios take over: 'encoder', a tensor, or a node that computes one.",
+        show_default=False,
+        rich_help_panel=_ENGINE,
+    ),
+]
+SeedOption = Annotated[str | None, _choice("--seed", Seed, "What is explained.")]
+SignOption = Annotated[str | None, _choice("--sign", Sign, "What enters at the boundary.")]
+BiasOption = Annotated[str | None, _choice("--bias", Bias, "Where the share of the biases goes.")]
+LayoutOption = Annotated[
+    str | None,
+    typer.Option(
+        "--layout",
+        metavar="NCHW|NHWC|...",
+        help="The axes of the model's input. Guessed if left out.",
+        show_default=False,
+        rich_help_panel=_ENGINE,
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, and nothing else there.")]
+
+DEFAULT = DEFAULT_PRESET
+
+
+def explainer_for(model: str, **options: Any) -> "Explainer":
+    """An `Explainer`; what it would log is left to the caller to print, once."""
+    import logging
+
+    # Without a handler Python prints the warnings of the library; `provider_note` has the same text.
+    logging.getLogger("srd_onnx").addHandler(logging.NullHandler())
+    from srd_onnx.explainer import Explainer
+
+    return Explainer(model, **options)
+
+
+def targets_of(given: Sequence[str] | None) -> list[str] | None:
+    """The targets of a repeatable option. A comma parts indices and topN only: labels may contain one."""
+    found: list[str] = []
+    for one in given or ():
+        parts = one.split(",")
+        several = all(re.fullmatch(r"\s*(\d+|top\d+)\s*", part, re.IGNORECASE) for part in parts)
+        found += [part.strip() for part in parts] if several else [one]
+    return found or None

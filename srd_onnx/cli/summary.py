@@ -1,0 +1,112 @@
+"""What `explain` tells in the terminal: notes that make the result honest, and a table of it."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from srd_onnx.cli.console import cell, stdout
+from srd_onnx.cli.preprocessing import as_options
+from srd_onnx.cli.record import FILE, Record
+
+if TYPE_CHECKING:
+    from srd_onnx.explainer import Explainer
+    from srd_onnx.explanation import Explanation
+
+_EXACT_ENOUGH = 1e-3  # of the seed: what sum of relevance + ledger may miss (issue 2)
+_SHOWN = 3  # of the approximate nodes in a note
+
+
+def warnings_before(explainer: "Explainer", assumed: Sequence[str]) -> Iterator[str]:
+    """What may make every explanation of this run wrong, known before the first one."""
+    from srd_onnx.preprocess import Preprocess
+
+    if assumed and isinstance(explainer.preprocess, Preprocess):
+        yield (
+            f"preprocessing ASSUMED ({', '.join(assumed)}): an ONNX file does not say it, and with the wrong one "
+            f"the scores and the explanation are wrong. This run uses\n  {as_options(explainer.preprocess)}\n"
+            "Give what the model was trained with by these options, or by --preprocess FILE.toml."
+        )
+
+
+def notes_before(explainer: "Explainer") -> Iterator[str]:
+    """What the user should know, known before the first explanation."""
+    if explainer.provider_note:
+        yield explainer.provider_note
+    if explainer.layout_guessed:
+        shape = "x".join(map(str, explainer.input_shape))
+        yield f"layout {explainer.layout} guessed from the input of {shape}; --layout says another"
+
+
+def notes_after(explanation: "Explanation", labels: Sequence[str] | None) -> Iterator[str]:
+    """What one explanation shows to be worth knowing."""
+    scores = len(explanation.logits)
+    if labels is not None and len(labels) != scores:
+        yield (
+            f"the labels do not fit: {len(labels)} labels for {scores} scores, so the names may be those of other "
+            "classes. Give the right file with --labels."
+        )
+    approximate = explanation.meta["approximate"]
+    if approximate:
+        some = "\n".join(f"  {name}: {why}" for name, why in list(approximate.items())[:_SHOWN])
+        more = f"\n  and {len(approximate) - _SHOWN} more" if len(approximate) > _SHOWN else ""
+        yield f"{len(approximate)} nodes are only approximate (`srd-onnx check MODEL` shows them):\n{some}{more}"
+    seed = abs(explanation.meta["seed_value"])
+    if abs(explanation.residual) > _EXACT_ENOUGH * seed:
+        yield (
+            f"{explanation.name}, class {explanation.target}: relevance and ledger miss the seed by "
+            f"{explanation.residual:.3g} (more than {_EXACT_ENOUGH:g} of it): do not rely on this map alone"
+        )
+
+
+def show(record: Record) -> None:
+    """Print the table, and where the files are."""
+    if not record.entries:
+        return
+    console = stdout()
+    console.print(_table(record))
+    if len({entry["image"] for entry in record.entries}) == 1:
+        top = " · ".join(f"{_class(one)} {one['logit']:.4g}" for one in record.entries[0]["top5"])
+        console.print(Text("top 5: ") + cell(top), soft_wrap=True)
+    files = sum(len(entry["files"]) for entry in record.entries)
+    model, options = record.run["model"], record.run["options"]
+    console.print(
+        cell(
+            f"{record.run['provider'].removesuffix('ExecutionProvider')}, preset {record.run['preset']} "
+            f"({', '.join(f'{key} {value}' for key, value in options.items())}), model sha256 {model['sha256'][:12]}"
+        ),
+        soft_wrap=True,
+    )
+    console.print(cell(f"{files} files and {FILE} are in {_as_folder(record.folder)}"), soft_wrap=True)
+
+
+def _table(record: Record) -> Table:
+    logit = record.run["options"]["seed"] == "logit"
+    table = Table(header_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("image", overflow="fold")
+    table.add_column("target", overflow="fold")
+    for name in ("logit", *([] if logit else ["seed"]), "Σ relevance", "ledger", "residual"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("files", overflow="fold")
+    for entry in record.entries:
+        seed = [] if logit else [entry["seed_value"]]
+        numbers = [entry["logit"], *seed, entry["sum_relevance"], entry["sum_ledger"]]
+        table.add_row(
+            cell(Path(entry["image"]).name),
+            cell(_class({"index": entry["target"], "label": entry["label"]})),
+            *(f"{number:.4f}" for number in numbers),
+            f"{entry['residual']:.1e}",
+            cell(f"{entry['files']['png']}, .npz"),
+        )
+    return table
+
+
+def _class(one: dict[str, Any]) -> str:
+    return f"{one['label']} ({one['index']})" if one["label"] is not None else f"class {one['index']}"
+
+
+def _as_folder(path: Path) -> str:
+    return f"{path}".rstrip("/\\") + "/"
