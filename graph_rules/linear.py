@@ -49,15 +49,25 @@ def _is_pointwise(node: Node, roles: Roles) -> bool:
 def _spread(emit: Emitter, node: Node, shares: Flows) -> Flows:
     """Along channels relevance stays; along positions every input position has an equal part."""
     side, axis = _contracted(node, emit.roles)
-    x, share = node.input(side), shares[0]
+    x, y, share = node.input(side), node.output(), shares[0]
     assert share is not None
-    flows: list[str | None] = [None] * len(node.inputs)
-    flows[side] = share
-    if emit.axes(x).roles[axis] is not Role.CHANNEL:
-        kept = emit.total(share, [axis])
+    shape = emit.axes(x).position_shape(x)
+    # Gemm may transpose and a vector drops the axis, but what is left has the same order.
+    if emit.axes(x).roles[axis] is Role.CHANNEL:
+        moved = share if emit.axes(y).position_shape(y) == shape else emit.reshape(share, shape)
+    else:
+        kept = share if node.input(1 - side).rank == 1 else emit.total(share, [_made(node, side, axis)])
         part = emit("Div", kept, emit.like(x, float(x.shape[axis])))
-        flows[side] = emit("Expand", part, emit.ints(emit.axes(x).position_shape(x)))
+        one = [1 if i == axis else size for i, size in enumerate(shape)]
+        moved = emit("Expand", emit.reshape(part, one), emit.ints(shape))
+    flows: list[str | None] = [None] * len(node.inputs)
+    flows[side] = moved
     return flows
+
+
+def _made(node: Node, side: int, axis: int) -> int:
+    """The axis of the result that stands in the place of the summed one."""
+    return 1 - side if node.key.op_type == "Gemm" else axis
 
 
 @rule("MatMul", versions=(13,), roles=_roles, routes=_is_pointwise, spread=_spread)
