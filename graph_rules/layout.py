@@ -31,13 +31,21 @@ def dropout(_emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     return to_first(node, cotangent(cotangents, node))
 
 
-@rule("Cast", versions=(13, 19, 21, 23, 24, 25), roles=same, routes=always, spread=through, head="view")
+def _cast_back(emit: Emitter, node: Node, flow: str) -> str:
+    """In the precision of the input, unless that is a picture of integers: relevance is real."""
+    x, y = node.input(0), node.output()
+    node.require(y.is_float, "rounding to integers has no rule yet")
+    return flow if x.dtype == y.dtype or not x.is_float else emit("CastLike", flow, x.name)
+
+
+def _cast_spread(emit: Emitter, node: Node, shares: Flows) -> Flows:
+    return to_first(node, _cast_back(emit, node, cotangent(shares, node)))
+
+
+@rule("Cast", versions=(13, 19, 21, 23, 24, 25), roles=same, routes=always, spread=_cast_spread, head="view")
 def cast(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
-    """``g`` in the other precision; only between real types."""
-    node.require(
-        node.input(0).is_float and node.output().is_float, "only casts between real types carry relevance"
-    )
-    return to_first(node, emit("CastLike", cotangent(cotangents, node), node.input(0).name))
+    """``g`` in the other precision; from integers too (a uint8 picture), but not to them."""
+    return to_first(node, _cast_back(emit, node, cotangent(cotangents, node)))
 
 
 # Reshape, Flatten, Squeeze, Unsqueeze
