@@ -10,6 +10,7 @@ from graph_rules.windows import (
     window_spread,
 )
 from srd_onnx.emit import Emitter
+from srd_onnx.errors import ShapeError
 from srd_onnx.ir import Array, Node
 from srd_onnx.roles import Axes, Roles
 from srd_onnx.rule import Flows
@@ -26,6 +27,12 @@ def _window(node: Node) -> Window:
 
 
 def _roles(node: Node, roles: Roles) -> tuple[Axes, ...]:
+    x, wanted = node.input(0), node.input(1).shape[1] * node.attrs["group"]
+    if x.shape[1] != wanted:
+        raise ShapeError(
+            f"{node}: takes {wanted} channels, but its input '{x.name}' is {list(x.shape)}; "
+            "does the data have the right number of channels?"
+        )
     return window_roles(node, roles, mixes_channels=True)
 
 

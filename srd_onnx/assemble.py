@@ -7,6 +7,7 @@ import onnx
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from srd_onnx.backward import TARGET, TOP_CLASS, Backward
+from srd_onnx.errors import UnsupportedCaseError
 from srd_onnx.ir import Value
 
 
@@ -27,7 +28,11 @@ def combined(forward: ModelProto, backward: Backward, outputs: Mapping[str, tupl
         forward: the simplified model.
         backward: the emitted pass.
         outputs: new outputs: name to (emitted tensor, a value with its shape and dtype).
+
+    Raises:
+        UnsupportedCaseError: if a tensor of the model has one of the new names.
     """
+    _require_free(forward, [TARGET, *outputs])
     model = ModelProto()
     model.CopyFrom(forward)
     del model.metadata_props[:]
@@ -43,6 +48,17 @@ def combined(forward: ModelProto, backward: Backward, outputs: Mapping[str, tupl
         graph.node.append(helper.make_node("Identity", [tensor], [name], name=f"srd/output/{name}"))
         graph.output.append(_info(name, value.dtype, value.shape))
     return model
+
+
+def _require_free(forward: ModelProto, wanted: Sequence[str]) -> None:
+    graph = forward.graph
+    taken = {v.name for v in [*graph.input, *graph.output, *graph.initializer]}
+    taken.update(name for node in graph.node for name in node.output)
+    if clash := [name for name in wanted if name in taken]:
+        raise UnsupportedCaseError(
+            f"the model has a tensor called '{clash[0]}', a name that the explained model needs for itself: "
+            "rename the tensor, e.g. with onnx.compose.add_prefix"
+        )
 
 
 def _info(name: str, dtype: np.dtype, shape: Sequence[int]) -> onnx.ValueInfoProto:

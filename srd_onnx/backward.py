@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from srd_onnx.emit import Emitter
+from srd_onnx.errors import UnsupportedCaseError
 from srd_onnx.ir import Value
 from srd_onnx.plan import Plan, Step
 
@@ -204,7 +205,16 @@ def dot(emit: Emitter, value: Value, a: str, b: str) -> str:
 
 
 def collapse(emit: Emitter, value: Value, cotangent: str) -> str:
-    """``R_i = <x_i, g_i>``: from cotangent form to one scalar per position."""
+    """``R_i = <x_i, g_i>``: from cotangent form to one scalar per position.
+
+    Raises:
+        UnsupportedCaseError: at a tensor of integers.
+    """
+    if not value.is_float:
+        raise UnsupportedCaseError(
+            f"the boundary '{value.name}' holds integers ({value.dtype}), which have no direction: "
+            "choose a tensor of real numbers as the boundary, e.g. the one behind the Cast"
+        )
     return dot(emit, value, value.name, cotangent)
 
 

@@ -80,7 +80,11 @@ def compile_model(
     kept = tuple(s for i, s in enumerate(plan.source.shape) if i not in axes.channels)
     dtype, count = plan.target.dtype, int(np.prod(plan.target.shape[1:], dtype=np.int64))
     outputs = {
-        RELEVANCE: (backward.relevance, Value("", kept, plan.source.dtype)),
+        # From a picture of integers relevance comes in the precision of the model.
+        RELEVANCE: (
+            backward.relevance,
+            Value("", kept, plan.source.dtype if plan.source.is_float else dtype),
+        ),
         "srd.seed": (backward.seed, Value("", (batch,), dtype)),
         "srd.scores": (backward.scores, Value("", (batch, count), dtype)),
         "srd.chosen": (backward.chosen, Value("", (batch,), np.dtype(np.int64))),

@@ -25,7 +25,7 @@ from srd_onnx.engine import (
     standalone,
     values_named,
 )
-from srd_onnx.errors import LayoutError, ShapeError, UnknownTargetError
+from srd_onnx.errors import LayoutError, NonFiniteError, OptionError, ShapeError, UnknownTargetError
 from srd_onnx.explanation import Explanation
 from srd_onnx.files import atomic_write
 from srd_onnx.inputs import Item, Sources, Transform, read_items
@@ -168,12 +168,12 @@ class Explainer:
     ) -> Iterator[Explanation]:
         """As `explain`, one after the other, so that thousands need no memory."""
         items = read_items(inputs, self.axes, self.preprocess)
-        size = self._declared[0] or batch_size
+        size = self._declared[0] or _at_least_one("batch_size", batch_size)
         for _, alike in groupby(items, key=lambda item: item.data.shape):
             while chunk := list(islice(alike, size)):
                 yield from self._explain_chunk(chunk, targets, size)
 
-    def preactivations(self, inputs: Sources, names: Sequence[str] | None = None) -> dict[str, Array]:
+    def preactivations(self, inputs: Sources, names: str | Sequence[str] | None = None) -> dict[str, Array]:
         """Inner tensors of the graph, by name: the augmented outputs.
 
         Args:
@@ -188,6 +188,7 @@ class Explainer:
             UnknownTensorError: naming what is not in the simplified graph.
         """
         found: dict[str, list[Array]] = {}
+        names = [names] if isinstance(names, str) else names
         for item in read_items(inputs, self.axes, self.preprocess):
             compiled = self._ready((self._declared[0] or 1, *item.data.shape)).compiled
             plan = compiled.plan
@@ -199,15 +200,17 @@ class Explainer:
                 found.setdefault(name, []).append(arrays[value][:1])
         return {name: np.concatenate(parts) for name, parts in found.items()}
 
-    def compile(self, path: str | Path | None = None, *, batch: int = 1) -> onnx.ModelProto:
+    def compile(self, path: str | Path | None = None, *, batch: int | None = None) -> onnx.ModelProto:
         """The explained model as one ordinary ONNX model: the original outputs plus `relevance`.
 
-        Its extra input `target` (int64 [batch], -1 for the top class) is optional. Written to `path` if given.
+        Its extra input `target` (int64 [batch], -1 for the top class) is optional. Written to `path` if given. The
+        batch is 1 where neither it nor the model says otherwise.
 
         Raises:
             OutputError: the file cannot be written.
         """
-        shape = (batch, *self.input_shape[1:])
+        size = self.input_shape[0] if batch is None else _at_least_one("batch", batch)
+        shape = (size, *self.input_shape[1:])
         model = standalone(self._compiled(shape))
         onnx.checker.check_model(model)
         if path is not None:
@@ -311,7 +314,14 @@ class Explainer:
     def _stacked(self, items: list[Item], size: int, dtype: np.dtype[Any]) -> Array:
         """A full batch; a short one is filled up with its last item, so that no other shape is compiled."""
         rows = [item.data for item in items] + [items[-1].data] * (size - len(items))
-        return np.stack(rows).astype(dtype)
+        with np.errstate(over="ignore"):
+            data = np.stack(rows).astype(dtype)
+        if dtype.kind == "f" and not np.isfinite(data).all():
+            raise NonFiniteError(
+                f"{items[0].name}: its values are too large for the {dtype} that the model takes; "
+                "check the preprocessing"
+            )
+        return data
 
     def _picture_size(self) -> tuple[int, ...]:
         preprocess = getattr(self, "preprocess", None)
@@ -319,8 +329,16 @@ class Explainer:
         return crop or ()
 
     def _usual_preprocess(self) -> Preprocess:
+        if len(self.axes.positions) != 2:
+            return Preprocess()  # no picture: a photo is refused where it is given
         sizes = [self.input_shape[axis] for axis in self.axes.positions]
         return torchvision_default(sizes[0], sizes[-1])
+
+
+def _at_least_one(name: str, number: int) -> int:
+    if number < 1:
+        raise OptionError(f"{name}={number}: it must be at least 1")
+    return number
 
 
 def _only_input(model: onnx.ModelProto) -> onnx.ValueInfoProto:
@@ -335,6 +353,8 @@ def _only_input(model: onnx.ModelProto) -> onnx.ValueInfoProto:
 
 def _declared_shape(value: onnx.ValueInfoProto) -> tuple[int | None, ...]:
     tensor = value.type.tensor_type
+    if value.type.WhichOneof("value") != "tensor_type":
+        raise ShapeError(f"input '{value.name}' is no tensor but a {value.type.WhichOneof('value')}")
     if not tensor.HasField("shape"):
         raise ShapeError(
             f"input '{value.name}' declares no shape at all; set one, e.g. with onnx.tools.update_model_dims"

@@ -1,7 +1,7 @@
 """From paths, photos or arrays to the arrays that the model takes."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,10 @@ def read_items(sources: Sources, axes: Axes, preprocess: Transform) -> Iterator[
     """
     if isinstance(sources, str | Path | np.ndarray):
         sources = [sources]
+    if not isinstance(sources, Iterable):
+        raise InputError(
+            f"the inputs are a path, a numpy array or a list of these, not a {type(sources).__name__}"
+        )
     for number, source in enumerate(sources):
         if isinstance(source, str | Path):
             image = read_image(source)

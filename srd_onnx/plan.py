@@ -27,7 +27,8 @@ class Step:
     """One node that relevance crosses.
 
     Attributes:
-        forms: "cotangent" above the boundary, "position" below it; both for a node with outputs on both sides.
+        forms: "cotangent" above the boundary, "position" below it; both for a node with outputs on both sides; none
+            where gaps elsewhere leave the boundary open.
         carriers: the inputs that receive relevance.
         routes: it moves relevance without computing a ratio.
         approximate: why it is not exact, or None.
@@ -40,6 +41,11 @@ class Step:
     routes: bool
     approximate: str | None
 
+    @property
+    def form(self) -> str:
+        """How relevance crosses it, in a word: "routes", "position", "cotangent", "cotangent+position", or ""."""
+        return "routes" if self.routes and self.forms == ("position",) else "+".join(self.forms)
+
 
 @dataclass(frozen=True)
 class Gap:
@@ -48,11 +54,15 @@ class Gap:
     node: Node
     covered: tuple[int, ...]  # versions of the operator that do have a rule
 
-    def __str__(self) -> str:
+    @property
+    def reason(self) -> str:
+        """Which versions of the operator do have a rule."""
         versions = ", ".join(map(str, self.covered))
-        known = f"only versions {versions} have a rule" if versions else "no version is covered"
+        return f"only versions {versions} have a rule" if versions else "no version is covered"
+
+    def __str__(self) -> str:
         named = "" if self.node.name in self.node.origins else f" (made from {', '.join(self.node.origins)})"
-        return f"{self.node.key}  node '{self.node.name}'{named}  ({known})"
+        return f"{self.node.key}  node '{self.node.name}'{named}  ({self.reason})"
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,9 +111,8 @@ class Plan:
             f"input     {self.source.name} {list(self.source.shape)} axes {self.roles[self.source.name]}",
         ]
         for step in self.steps:
-            how = "routes" if step.routes and step.forms == ("position",) else "+".join(step.forms)
             note = f"  approximate: {step.approximate}" if step.approximate else ""
-            lines.append(f"  {how:10} {step.node.key!s:32} {' + '.join(step.node.origins)}{note}")
+            lines.append(f"  {step.form:10} {step.node.key!s:32} {' + '.join(step.node.origins)}{note}")
         lines += [f"  NO RULE    {gap}" for gap in self.gaps]
         return "\n".join(lines)
 
@@ -129,7 +138,10 @@ def make_plan(graph: Graph, start: dict[str, Axes], rules: RuleTable, options: O
     target = _before_link(graph, rules, output)
     crossed, gaps, reached = _crossing(graph, rules, roles, source, target)
     if target.name == source.name:
-        raise UnreachableTargetError(f"the output '{output.name}' is the input itself: nothing to explain")
+        raise UnreachableTargetError(
+            f"what is explained of the output '{output.name}' is the input '{source.name}' itself: "
+            "nothing lies between them"
+        )
     if source.name not in reached:
         raise UnreachableTargetError(
             f"the target '{target.name}' does not depend on the input '{source.name}' along any path that carries "
@@ -137,7 +149,11 @@ def make_plan(graph: Graph, start: dict[str, Axes], rules: RuleTable, options: O
         )
     _require_known(crossed)
     if gaps:
-        return Plan(graph, roles, source, output, target, (), frozenset(), (), tuple(gaps), options)
+        open_steps = tuple(
+            Step(n, rule, (), carriers, routes=False, approximate=rule.approximate(n))
+            for n, rule, carriers in crossed
+        )
+        return Plan(graph, roles, source, output, target, (), frozenset(), open_steps, tuple(gaps), options)
     _require_roles(crossed, roles, target)
     edges = _carrying_edges(crossed)
     if options.boundary == "encoder":

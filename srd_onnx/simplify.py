@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime as ort
-from onnx import ModelProto, NodeProto, TensorProto, helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from srd_onnx.errors import InvalidModelError, ShapeError
+from srd_onnx.external_data import nodes
 from srd_onnx.ir import Graph
 from srd_onnx.opset import default_opset, to_opset
 from srd_onnx.ort_errors import ORT_ERRORS, short_message
@@ -127,8 +128,30 @@ def _folded(model: ModelProto) -> ModelProto:
                 disabled_optimizers=_KEPT_APART,
             )
         except ORT_ERRORS as error:
-            raise InvalidModelError(f"ONNX Runtime cannot load the model: {short_message(error)}") from error
-        return onnx.load(path)
+            message = short_message(error)
+            hint = (
+                ". If its numbers are float64, export the model in float32"
+                if message.startswith("Could not find an implementation")
+                else ""
+            )
+            raise InvalidModelError(f"ONNX Runtime cannot load the model: {message}{hint}") from error
+        folded = onnx.load(path)
+    _cast_constants(folded.graph)
+    return folded
+
+
+def _cast_constants(graph: GraphProto) -> None:
+    """Fold the Casts of float16 weights that ONNX Runtime adds, after its own folding, where it has no kernel."""
+    stored = {t.name: t for t in graph.initializer}
+    casts = [n for n in graph.node if n.op_type == "Cast" and n.domain == "" and n.input[0] in stored]
+    for node in casts:
+        dtype = helper.tensor_dtype_to_np_dtype(helper.get_node_attr_value(node, "to"))
+        data = numpy_helper.to_array(stored[node.input[0]]).astype(dtype)
+        graph.initializer.append(numpy_helper.from_array(data, node.output[0]))
+        graph.node.remove(node)
+    used = {name for node in nodes(graph) for name in node.input} | {o.name for o in graph.output}
+    for name in {node.input[0] for node in casts} - used:
+        graph.initializer.remove(stored[name])
 
 
 def _origins(original: ModelProto, simplified: ModelProto) -> dict[str, tuple[str, ...]]:

@@ -28,7 +28,11 @@ def resolve_targets(
     """
     if wanted is None:
         wanted = "top1"
-    several = [wanted] if isinstance(wanted, int | str | np.integer) else list(wanted)
+    several = (
+        list(wanted)
+        if isinstance(wanted, Sequence | np.ndarray) and not isinstance(wanted, str)
+        else [wanted]
+    )
     if not several:
         raise UnknownTargetError("no target was given: leave it out for the top class, or name at least one")
     found = [index for one in several for index in _resolved(one, scores, labels)]
@@ -45,6 +49,8 @@ def _resolved(wanted: Target, scores: NDArray[np.floating], labels: Sequence[str
             return [int(i) for i in np.argsort(-scores, kind="stable")[:size]]
         if not re.fullmatch(r"[+-]?\d+", wanted.strip()):
             return [_labelled(wanted, labels)]
+    elif isinstance(wanted, bool) or not isinstance(wanted, int | np.integer):
+        raise UnknownTargetError(f"a target is an index, a label or 'top3', not {wanted!r}")
     index = int(wanted)
     if not 0 <= index < count:
         raise UnknownTargetError(
