@@ -3,7 +3,7 @@
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
@@ -332,7 +332,9 @@ class Explainer:
         if len(self.axes.positions) != 2:
             return Preprocess()  # no picture: a photo is refused where it is given
         sizes = [self.input_shape[axis] for axis in self.axes.positions]
-        return torchvision_default(sizes[0], sizes[-1])
+        usual = torchvision_default(sizes[0], sizes[-1])
+        grey = [self.input_shape[axis] for axis in self.axes.channels] == [1]
+        return replace(usual, mean=(0.0,), std=(1.0,), channel_order="GRAY") if grey else usual
 
 
 def _at_least_one(name: str, number: int) -> int:
