@@ -105,7 +105,8 @@ class Preprocess:
         if self.channel_order == "BGR":
             seen = seen[:, :, ::-1]
         values = (seen[:, :, : self.channels] * float(self.scale) - np.array(self.mean)) / np.array(self.std)
-        return np.ascontiguousarray(values, np.float32)
+        with np.errstate(over="ignore"):  # infinity is found, and said in words, where the data is used
+            return np.ascontiguousarray(values, np.float32)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON and TOML can hold them (lists; what is None is left out)."""
