@@ -41,7 +41,7 @@ def explain(
     model: ModelArgument,
     images: Annotated[
         list[Path],
-        typer.Argument(metavar="IMAGE...", help="Photos: PNG, JPEG, WebP, ...", show_default=False),
+        typer.Argument(metavar="IMAGE", help="Photos: PNG, JPEG, WebP, ...", show_default=False),
     ],
     target: Annotated[
         list[str] | None,
@@ -145,7 +145,7 @@ def _announce(explainer: "Explainer", record: "Record", assumed: Sequence[str]) 
 def _explain_all(
     explainer: "Explainer", images: Sequence[Path], targets: list[str] | None, record: "Record"
 ) -> None:
-    from srd_onnx.cli.record import unique_names
+    from srd_onnx.cli.record import FILE, unique_names
 
     names = unique_names(images, record.folder)
     done = 0
@@ -159,8 +159,8 @@ def _explain_all(
         if not record.entries:
             raise
         record.write(complete=False)
-        where = record.folder / "explanations.json"
-        raise KeyboardInterrupt(f"{done} of {len(images)} images are done, see {where}") from None
+        where = record.folder / FILE
+        raise KeyboardInterrupt(f"{len(record.entries)} explanations are done, see {where}") from None
     except SrdOnnxError as problem:
         # What was written must not lie beside the list of an earlier run.
         if record.entries:

@@ -2,7 +2,6 @@
 
 from typing import TYPE_CHECKING, Any
 
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from srd_onnx.cli.console import cell, stdout, write_json
@@ -22,12 +21,16 @@ def models(*, json: JsonOption = False) -> None:
         write_json(to_json([_plain(row) for row in rows], indent=2))
         return
     console = stdout()
-    table = Table(header_style="bold", box=SIMPLE_HEAD, pad_edge=False, show_lines=True)
-    for name in ("name", "input", "licence", "source", "file"):
-        table.add_column(name, overflow="fold")
     for row in rows:
-        table.add_row(*map(cell, (row.name, _input(row), row.licence, row.source, row.path)))
-    console.print(table)
+        table = Table.grid(padding=(0, 2))
+        table.add_column(style="dim")
+        table.add_column(overflow="fold")
+        facts = {"input": _input(row), "about": row.note, "licence": row.licence, "source": row.source}
+        for name, value in (facts | {"file": row.path}).items():
+            table.add_row(f"  {name}", cell(value))
+        console.print(cell(row.name, "bold"))
+        console.print(table)
+        console.print()
     console.print(cell(f"a photo to try them on: {sample_photo()}"), soft_wrap=True)
 
 

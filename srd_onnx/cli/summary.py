@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from srd_onnx.explanation import Explanation
 
 _EXACT_ENOUGH = 1e-3  # of the seed: what sum of relevance + ledger may miss (issue 2)
-_SHOWN = 3  # of the approximate nodes in a note
 
 
 def warnings_before(explainer: "Explainer", assumed: Sequence[str]) -> Iterator[str]:
@@ -51,9 +50,13 @@ def notes_after(explanation: "Explanation", labels: Sequence[str] | None) -> Ite
         )
     approximate = explanation.meta["approximate"]
     if approximate:
-        some = "\n".join(f"  {name}: {why}" for name, why in list(approximate.items())[:_SHOWN])
-        more = f"\n  and {len(approximate) - _SHOWN} more" if len(approximate) > _SHOWN else ""
-        yield f"{len(approximate)} nodes are only approximate (`srd-onnx check MODEL` shows them):\n{some}{more}"
+        by_reason: dict[str, list[str]] = {}
+        for name, why in approximate.items():
+            by_reason.setdefault(why, []).append(name)
+        yield "\n".join(
+            f"approximate at {len(names)} nodes, such as {names[0]}: {why}"
+            for why, names in by_reason.items()
+        )
     seed = abs(explanation.meta["seed_value"])
     if abs(explanation.residual) > _EXACT_ENOUGH * seed:
         yield (
@@ -90,16 +93,16 @@ def _table(record: Record) -> Table:
     table.add_column("target", overflow="fold")
     for name in ("logit", *([] if logit else ["seed"]), "Σ relevance", "ledger", "residual"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("files", overflow="fold")
+    table.add_column("files", no_wrap=True)
     for entry in record.entries:
         seed = [] if logit else [entry["seed_value"]]
         numbers = [entry["logit"], *seed, entry["sum_relevance"], entry["sum_ledger"]]
         table.add_row(
-            cell(Path(entry["image"]).name),
+            cell(entry["name"]),
             cell(_class({"index": entry["target"], "label": entry["label"]})),
             *(f"{number:.4f}" for number in numbers),
             f"{entry['residual']:.1e}",
-            cell(f"{entry['files']['png']}, .npz"),
+            cell(f".{entry['target']}.png .npz"),
         )
     return table
 
