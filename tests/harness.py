@@ -79,6 +79,10 @@ class Bench:
             for i, v in enumerate(self.outputs)
         ]
 
+    def real_like(self, emit: Emitter, number: float) -> str:
+        """A constant of the dtype of the node's output, or of the reals that its integers stand for."""
+        return emit.const(number, real(self, self.node.output().dtype))
+
     def axes(self, value: Value) -> Axes:
         """The roles that the rule gave the tensor."""
         return self.roles[value.name]
