@@ -28,7 +28,7 @@ from srd_onnx.engine import (
 from srd_onnx.errors import LayoutError, NonFiniteError, OptionError, ShapeError, UnknownTargetError
 from srd_onnx.explanation import Explanation
 from srd_onnx.files import atomic_write
-from srd_onnx.inputs import Item, Sources, Transform, read_items
+from srd_onnx.inputs import Item, Sources, Transform, read_items, require_channels
 from srd_onnx.load import load_model
 from srd_onnx.options import DEFAULT_PRESET, Options, options_of
 from srd_onnx.plan import Plan
@@ -299,6 +299,7 @@ class Explainer:
 
     def _ready(self, shape: tuple[int, ...]) -> _Ready:
         if shape not in self._sessions:
+            require_channels(shape, self._declared, self.axes, self._input.name)
             began = time.perf_counter()
             compiled = self._compiled(shape)
             session = explanation_session(compiled, self.providers, self._threads)

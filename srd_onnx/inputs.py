@@ -102,6 +102,23 @@ def _from_array(array: Array, axes: Axes, number: int) -> Iterator[Item]:
         yield Item(row, name)
 
 
+def require_channels(
+    shape: Sequence[int], declared: Sequence[int | None], axes: Axes, input_name: str
+) -> None:
+    """Refuse a wrong number of channels in words that help more than the sizes alone.
+
+    Raises:
+        ShapeError: if `shape` and `declared`, both with the batch axis, differ on a channel axis.
+    """
+    for axis in axes.channels:
+        given, wanted = shape[axis], declared[axis]
+        if wanted is not None and given != wanted:
+            raise ShapeError(
+                f"the data has {given} channels, but input '{input_name}' with the axes {axes} takes {wanted}; a "
+                "photo has 3 (RGB, BGR) or 1 (GRAY): check the channel order and the layout"
+            )
+
+
 def _require_finite(data: Array, name: str) -> None:
     if not np.isfinite(data).all():
         where = np.argwhere(~np.isfinite(data))[0]
