@@ -26,9 +26,12 @@ def roles_of(
 ) -> dict[str, str]:
     """The letters of every tensor's axes, with * behind those of a gate."""
     model = model_of(nodes, weights, (list(shape), []), opset)
+    rules = {key: rule for key, rule in RULES.items() if key.op_type != "Sin"}
     _, graph = simplify(model, {"input": shape})
     start = {"input": parse_layout(layout, "input", tuple(shape))}
-    return {name: f"{axes}{'*' * axes.gate}" for name, axes in propagate(graph, start, RULES).items()}
+    return {
+        name: f"{axes}{'*' if axes.gate else ''}" for name, axes in propagate(graph, start, rules).items()
+    }
 
 
 def ints(*values: int) -> np.ndarray:
@@ -234,7 +237,7 @@ def test_what_depends_on_no_input_has_no_roles() -> None:
 
 def test_a_node_without_a_rule_passes_on_the_roles_if_the_rank_stays() -> None:
     nodes = [
-        make("Erf", ["input"], ["e"]),
+        make("Sin", ["input"], ["e"]),
         make("Sigmoid", ["e"], ["s"]),
         make("Mul", ["input", "s"], ["output"]),
     ]
