@@ -10,10 +10,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from graph_rules.registry import activation, always, cotangent, gate, rule, through, to_first
+from graph_rules.registry import activation, always, bounded, cotangent, gate, rule, through, to_first
 from srd_onnx.emit import Emitter
 from srd_onnx.ir import Node
-from srd_onnx.roles import Axes, Roles
+from srd_onnx.roles import Axes, Gate, Roles
 from srd_onnx.rule import Flows
 
 
@@ -66,11 +66,11 @@ def prelu(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
 
 def _clip_gate(node: Node, roles: Roles) -> tuple[Axes]:
     """A Clip between two finite bounds is how exporters write a hard-sigmoid: a gate (ours)."""
-    bounded = all(
+    finite = all(
         v is not None and v.constant is not None and np.isfinite(v.constant).all()
         for v in (node.optional(1), node.optional(2))
     )
-    return (Axes(roles[node.input(0).name].roles, gate=bounded),)
+    return (Axes(roles[node.input(0).name].roles, Gate.BOUNDED if finite else Gate.NONE),)
 
 
 def _inside(emit: Emitter, node: Node) -> str | None:
@@ -124,7 +124,7 @@ def sigmoid(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     return _scaled(emit, node, cotangents, slope)
 
 
-@rule("Tanh", versions=(13,), roles=activation, routes=always, spread=through, nonlinear=True)
+@rule("Tanh", versions=(13,), roles=bounded, routes=always, spread=through, nonlinear=True)
 def tanh(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``g (1 - y²)``; frozen: ``g y / v``."""
     y = node.output()

@@ -6,7 +6,7 @@ from graph_rules.registry import cotangent, rule, varying
 from srd_onnx.emit import Emitter
 from srd_onnx.errors import LayoutError
 from srd_onnx.ir import Node, Value
-from srd_onnx.roles import Axes, Role, Roles
+from srd_onnx.roles import Axes, Gate, Role, Roles
 from srd_onnx.rule import Flows
 
 
@@ -32,7 +32,7 @@ def _broadcast(node: Node, roles: Roles) -> tuple[Axes]:
     if any(r is None and s > 1 for r, s in zip(merged, result.shape, strict=True)):
         raise LayoutError(f"{node}: a constant adds an axis whose role is not known")
     gates = [roles[v.name].gate for v in operands]
-    return (Axes(tuple(r or Role.CHANNEL for r in merged), gate=len(gates) == 1 and gates[0]),)
+    return (Axes(tuple(r or Role.CHANNEL for r in merged), gates[0] if len(gates) == 1 else Gate.NONE),)
 
 
 def _one_carrier(node: Node, roles: Roles) -> bool:
@@ -99,14 +99,15 @@ def sub(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
 def _product_carriers(node: Node, roles: Roles) -> tuple[int, ...]:
     """The gated operand of a gate; both of two equals (ours); the numerator of a quotient.
 
-    A gate is the operand that went through a saturating function, else the one that is repeated along positions.
+    A gate is the operand that is the greater `Gate`, else the one that is repeated along positions.
     """
     found = varying(node, roles)
     if len(found) < 2:
         return found
     if node.key.op_type == "Div":
         return (0,)
-    gates = [i for i in found if roles[node.input(i).name].gate]
+    kinds = {i: roles[node.input(i).name].gate for i in found}
+    gates = [i for i in found if kinds[i] > min(kinds.values())]
     if len(gates) != 1:
         counts = {i: roles[node.input(i).name].count(node.input(i)) for i in found}
         gates = [i for i in found if counts[i] < max(counts.values())]

@@ -293,7 +293,7 @@ def _concat_roles(node: Node, roles: Roles) -> tuple[Axes]:
         len({axes.roles for axes in known}) == 1,
         f"its operands have different axes: {', '.join(str(axes) for axes in known)}",
     )
-    return (Axes(known[0].roles, gate=all(axes.gate for axes in known)),)
+    return (Axes(known[0].roles, gate=min(axes.gate for axes in known)),)
 
 
 def _concat_axis(node: Node) -> int:

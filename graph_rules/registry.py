@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from srd_onnx.emit import Emitter
 from srd_onnx.ir import Node, OpKey, Value
-from srd_onnx.roles import Axes, Roles
+from srd_onnx.roles import Axes, Gate, Roles, is_quantised
 from srd_onnx.rule import Flows, Rule
 
 RULES: dict[OpKey, Rule] = {}
@@ -17,13 +17,17 @@ Vjp = Callable[[Emitter, Node, Flows], Flows]
 
 
 def varying(node: Node, roles: Roles) -> tuple[int, ...]:
-    """Indices of the real-valued inputs that depend on the model's input: the usual carriers."""
-    return tuple(i for i, v in enumerate(node.inputs) if v is not None and v.name in roles and carries(v))
+    """Indices of the real-valued inputs through which the model's input flows: the usual carriers."""
+    return tuple(
+        i
+        for i, v in enumerate(node.inputs)
+        if v is not None and v.name in roles and not roles[v.name].inert and carries(v)
+    )
 
 
 def carries(value: Value) -> bool:
     """Whether a tensor holds reals, or integers that stand for reals (the output of QuantizeLinear)."""
-    return value.is_float or (value.dtype.kind in "iu" and value.dtype.itemsize == 1)
+    return value.is_float or is_quantised(value)
 
 
 def same(node: Node, roles: Roles) -> tuple[Axes, ...]:
@@ -38,7 +42,12 @@ def activation(node: Node, roles: Roles) -> tuple[Axes]:
 
 def gate(node: Node, roles: Roles) -> tuple[Axes]:
     """The roles of the input; the result is a gate."""
-    return (Axes(roles[node.input(0).name].roles, gate=True),)
+    return (Axes(roles[node.input(0).name].roles, gate=Gate.SATURATING),)
+
+
+def bounded(node: Node, roles: Roles) -> tuple[Axes]:
+    """The roles of the input; the result is a gate of what is not bounded."""
+    return (Axes(roles[node.input(0).name].roles, gate=Gate.BOUNDED),)
 
 
 def always(_node: Node, _roles: Roles) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 from srd_onnx.emit import Emitter
 from srd_onnx.errors import LayoutError
 from srd_onnx.ir import Array, Node
-from srd_onnx.roles import Axes, Role, Roles
+from srd_onnx.roles import Axes, Gate, Role, Roles
 from srd_onnx.rule import Flows
 
 
@@ -103,7 +103,7 @@ def window_roles(node: Node, roles: Roles, *, mixes_channels: bool) -> tuple[Axe
             f"{node}: slides along axes 2 and up, but its input {list(sizes)} has axes {axes} "
             "(N batch, C channel, P position); is the layout of the input right? Say it with --layout / layout="
         )
-    return (Axes(expected, gate=axes.gate and not mixes_channels),) * len(node.outputs)
+    return (Axes(expected, Gate.NONE if mixes_channels else axes.gate),) * len(node.outputs)
 
 
 def transposed(emit: Emitter, flow: str, weights: Array, group: int, window: Window) -> str:

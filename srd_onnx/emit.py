@@ -83,8 +83,8 @@ class Emitter:
         return name
 
     def varies(self, value: Value | None) -> bool:
-        """Whether the tensor depends on the input."""
-        return value is not None and value.name in self.roles
+        """Whether the model's input flows through the tensor; if not it is a constant to the rules."""
+        return value is not None and value.name in self.roles and not self.roles[value.name].inert
 
     def axes(self, value: Value) -> Axes:
         """The roles of a forward tensor's axes."""

@@ -16,7 +16,7 @@ from srd_onnx.errors import (
 )
 from srd_onnx.ir import Graph, Node, Value
 from srd_onnx.options import Options
-from srd_onnx.roles import Axes, Role, propagate
+from srd_onnx.roles import Axes, Problems, Role, living, propagate
 from srd_onnx.rule import Rule, RuleTable
 
 Form = Literal["cotangent", "position"]
@@ -133,7 +133,8 @@ def make_plan(graph: Graph, start: dict[str, Axes], rules: RuleTable, options: O
         UnsupportedCaseError: if the shape of a tensor that relevance crosses depends on the data.
     """
     (source,) = (value for value in graph.inputs if value.name in start)
-    roles = propagate(graph, start, rules)
+    problems: Problems = {}
+    roles = propagate(graph, start, rules, problems)
     output = graph.outputs[0]
     target = _before_link(graph, rules, output)
     crossed, gaps, reached = _crossing(graph, rules, roles, source, target)
@@ -154,6 +155,9 @@ def make_plan(graph: Graph, start: dict[str, Axes], rules: RuleTable, options: O
             for n, rule, carriers in crossed
         )
         return Plan(graph, roles, source, output, target, (), frozenset(), open_steps, tuple(gaps), options)
+    for node, _, _ in reversed(crossed):
+        if node.name in problems:
+            raise problems[node.name]
     _require_roles(crossed, roles, target)
     edges = _carrying_edges(crossed)
     if options.boundary == "encoder":
@@ -186,10 +190,7 @@ def _crossing(
     graph: Graph, rules: RuleTable, roles: dict[str, Axes], source: Value, target: Value
 ) -> tuple[Crossed, list[Gap], set[str]]:
     """Nodes between target and input that relevance crosses, last first; nodes without a rule; tensors reached."""
-    dependent = {
-        key[0]
-        for _, _, key in graph.dag.out_edges(nx.descendants(graph.dag, f"input:{source.name}"), keys=True)
-    } | {source.name, target.name}
+    dependent = living(graph, roles, [source.name]) | {target.name}
     reached, crossed, gaps = {target.name}, Crossed(), []
     for node in reversed(graph.nodes):
         if not any(value is not None and value.name in reached for value in node.outputs):
@@ -245,7 +246,7 @@ def _require_roles(crossed: Crossed, roles: dict[str, Axes], target: Value) -> N
         )
     if roles[target.name].roles[:1] != (Role.BATCH,):
         raise LayoutError(
-            f"the target '{target.name}' has axes {roles[target.name]}; its first axis must be the batch"
+            f"the target '{target.name}' has axes '{roles[target.name]}'; its first axis must be the batch"
         )
 
 

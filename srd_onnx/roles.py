@@ -4,13 +4,13 @@ Relevance belongs to positions; sharing ratios are inner products over channels.
 crosses must have known roles. They start from the layout of the input and are carried through each node by its rule.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from enum import Enum
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum, IntEnum
 
-from srd_onnx.errors import LayoutError
-from srd_onnx.ir import Graph, Value
-from srd_onnx.rule import RuleTable
+from srd_onnx.errors import LayoutError, UnsupportedCaseError
+from srd_onnx.ir import Graph, Node, Value
+from srd_onnx.rule import Rule, RuleTable
 
 
 class Role(Enum):
@@ -21,16 +21,29 @@ class Role(Enum):
     CHANNEL = "C"
 
 
+class Gate(IntEnum):
+    """How much a tensor is made to be a factor: in a product the greater gate is held fixed (DESIGN.md, section 2).
+
+    BOUNDED functions (erf, tanh, a clip) are gates of what is not bounded, as in a GELU written out; SATURATING ones
+    (sigmoid, hard-sigmoid, softmax) are gates of those too, as in an LSTM.
+    """
+
+    NONE = 0
+    BOUNDED = 1
+    SATURATING = 2
+
+
 @dataclass(frozen=True)
 class Axes:
-    """The roles of a tensor's axes in order, and whether it is a gate.
+    """The roles of a tensor's axes in order, and what kind of factor it is.
 
-    `gate`: the tensor went through a saturating function (sigmoid, hard-sigmoid, softmax) and since then only
-    through maps that keep it a per-element factor. In a product it is held fixed (DESIGN.md, section 2).
+    `gate`: what function the tensor went through, if since then only through maps that keep it a per-element factor.
+    `inert`: it depends on the input only through integers (a mask, a position): relevance never reaches it.
     """
 
     roles: tuple[Role, ...]
-    gate: bool = False
+    gate: Gate = Gate.NONE
+    inert: bool = False
 
     @property
     def channels(self) -> tuple[int, ...]:
@@ -110,26 +123,89 @@ def guess_layout(shape: tuple[int | None, ...], name: str) -> str:
     return _USUAL[rank]
 
 
-def propagate(graph: Graph, start: Roles, rules: RuleTable) -> dict[str, Axes]:
+Problems = dict[str, LayoutError | UnsupportedCaseError]
+
+
+def propagate(
+    graph: Graph, start: Roles, rules: RuleTable, problems: Problems | None = None
+) -> dict[str, Axes]:
     """Roles of every tensor that depends on the input, as far as the rules carry them.
 
     A tensor that does not depend on the input has no entry. The outputs of a node without a rule are taken to have
     the axes of its input if they have as many: relevance never crosses them (the plan reports the gap), and where
     the node lies in the branch of a gate they show that it is one.
+
+    Args:
+        graph: the simplified graph.
+        start: axes of the graph's inputs.
+        rules: the rule table.
+        problems: takes the nodes, by name, whose rule refused, so that it matters only where relevance crosses them.
+
+    Raises:
+        LayoutError, UnsupportedCaseError: what a rule refuses, if `problems` does not take it.
     """
     roles = dict(start)
     for node in graph.nodes:
-        rule = rules.get(node.key)
         varying = [v for v in node.inputs if v is not None and v.name in roles]
         if not varying or any(v is not None and not v.known for v in node.outputs):
             continue
+        rule = rules.get(node.key)
+        if rule is not None:
+            try:
+                found = _of_outputs(node, rule, roles)
+            except (LayoutError, UnsupportedCaseError) as error:
+                if problems is None:
+                    raise
+                problems[node.name] = error
+                rule = None
         if rule is None:
+            axes = roles[varying[0].name]
             same_rank = (v for v in node.outputs if v is not None and v.rank == varying[0].rank)
-            roles.update({v.name: Axes(roles[varying[0].name].roles) for v in same_rank})
-            continue
-        for value, axes in zip(node.outputs, rule.roles(node, roles), strict=False):
-            if value is not None and axes is not None:
-                if len(axes.roles) != value.rank:
-                    raise LayoutError(f"{node}: roles {axes} do not fit '{value.name}' {list(value.shape)}")
-                roles[value.name] = axes
+            found = {v.name: Axes(axes.roles) for v in same_rank}
+        alive = bool(_alive(node, rule, roles))
+        for value in node.outputs:
+            if value is not None and value.name in found:
+                inert = not (alive and (value.is_float or is_quantised(value)))
+                roles[value.name] = replace(found[value.name], inert=inert)
     return roles
+
+
+def _of_outputs(node: Node, rule: Rule, roles: Roles) -> dict[str, Axes]:
+    found = {}
+    for value, axes in zip(node.outputs, rule.roles(node, roles), strict=False):
+        if value is not None and axes is not None:
+            if len(axes.roles) != value.rank:
+                raise LayoutError(f"{node}: roles {axes} do not fit '{value.name}' {list(value.shape)}")
+            found[value.name] = axes
+    return found
+
+
+def _alive(node: Node, rule: Rule | None, roles: Roles) -> tuple[int, ...]:
+    """Inputs through which relevance could come: what the rule says, without one all that are not inert."""
+    if rule is not None:
+        return rule.carriers(node, roles)
+    known = ((i, v.name) for i, v in enumerate(node.inputs) if v is not None and v.name in roles)
+    return tuple(i for i, name in known if not roles[name].inert)
+
+
+def living(graph: Graph, roles: Roles, sources: Iterable[str]) -> set[str]:
+    """Tensors through which the model's input flows as real numbers, those of unknown roles included."""
+    found = set(sources)
+    for node in graph.nodes:
+        names = {v.name for v in node.inputs if v is not None}
+        for value in node.outputs:
+            if value is None:
+                continue
+            if value.name in roles:
+                alive = not roles[value.name].inert
+            else:
+                real = not value.known or value.is_float or is_quantised(value)
+                alive = real and bool(names & found)
+            if alive:
+                found.add(value.name)
+    return found
+
+
+def is_quantised(value: Value) -> bool:
+    """Whether its integers stand for reals: a picture of bytes, or what QuantizeLinear makes."""
+    return value.dtype.kind in "iu" and value.dtype.itemsize == 1

@@ -4,6 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from srd_onnx.roles import Gate
+
 INT64_MAX = 2**63 - 1
 INT64_MIN = -(2**63)
 
@@ -14,7 +16,7 @@ class Var:
 
     layout: str
     shape: tuple[int, ...]
-    gate: bool = False
+    gate: Gate = Gate.NONE
     dtype: str | None = None  # only where it is not the case's
     positive: bool = False
 
@@ -108,7 +110,7 @@ def rows(
 
 IMAGE = Var("NCHW", (2, 3, 4, 3))
 TOKENS = Var("NTC", (2, 4, 3))
-GATE = Var("NCHW", (2, 3, 4, 3), gate=True)
+GATE = Var("NCHW", (2, 3, 4, 3), gate=Gate.SATURATING)
 SHAPES = (13, 21, 23, 24, 25)
 
 
@@ -157,7 +159,7 @@ def _arithmetic() -> Iterator[Case]:
     yield from rows("Mul", (14,), "sigmoid_gate", IMAGE, GATE, held=[1])
     yield from rows("Mul", (14,), "gate_first", GATE, IMAGE, held=[0])
     yield from rows("Mul", (14,), "squeeze_and_excite", IMAGE, Var("NCHW", (2, 3, 1, 1)), held=[1])
-    yield from rows("Mul", (14,), "spatial_gate", IMAGE, Var("NCHW", (2, 1, 4, 3), gate=True), held=[1])
+    yield from rows("Mul", (14,), "spatial_gate", IMAGE, Var("NCHW", (2, 1, 4, 3), gate=Gate.SATURATING), held=[1])
     yield from rows("Mul", (14,), "equals", IMAGE, IMAGE)
     yield from rows("Mul", (14,), "square", IMAGE, Same(0))
     yield from rows("Div", (14,), "by_constant", IMAGE, Rand((3, 1, 1), positive=True))
