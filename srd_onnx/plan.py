@@ -290,8 +290,9 @@ def _named(graph: Graph, reached: set[str], wanted: str) -> str:
     name = tensor_named(graph, wanted)
     if name in reached:
         return name
-    names = [*sorted(reached), *(origin for node in graph.nodes for origin in node.origins)]
-    close = difflib.get_close_matches(wanted, names, n=3, cutoff=0.5)
+    made = (node for node in graph.nodes if any(v is not None and v.name in reached for v in node.outputs))
+    names = {*reached, *(origin for node in made for origin in node.origins)}
+    close = difflib.get_close_matches(wanted, sorted(names), n=3, cutoff=0.5)
     raise UnknownTensorError(
         f"boundary '{wanted}' "
         + ("is a tensor that relevance does not cross" if name else "is not a tensor of the simplified graph")

@@ -1,0 +1,251 @@
+"""Where cotangents become sharing ratios: the encoder boundary of many heads, and boundaries by name."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper
+
+from graph_rules import RULES
+from srd_onnx.errors import UnknownTensorError, UnsupportedCaseError
+from srd_onnx.explainer import Explainer
+from srd_onnx.options import Options
+from srd_onnx.plan import Plan, make_plan
+from srd_onnx.roles import parse_layout
+from srd_onnx.simplify import simplify
+from tests.nets import model_of, small_cnn
+
+make = helper.make_node
+RNG = np.random.default_rng(0)
+BODY = [
+    make("Conv", ["input", "w"], ["c"], name="conv", pads=[1, 1, 1, 1]),
+    make("Relu", ["c"], ["r"], name="relu"),
+]
+WEIGHTS = {
+    "w": RNG.standard_normal((4, 3, 3, 3)).astype(np.float32),
+    "w1": RNG.standard_normal((5, 4, 1, 1)).astype(np.float32),
+    "fc": RNG.standard_normal((4, 5)).astype(np.float32),
+    "fc8": RNG.standard_normal((8, 5)).astype(np.float32),
+    "fc256": RNG.standard_normal((256, 5)).astype(np.float32),
+    "hw": np.array([2, 3]),
+    "flat": np.array([2, -1]),
+}
+
+
+def model(nodes: list[onnx.NodeProto], shape: Sequence[int | str] = (2, 3, 8, 8)) -> onnx.ModelProto:
+    used = {name for node in nodes for name in node.input}
+    return model_of(nodes, {n: v for n, v in WEIGHTS.items() if n in used}, (list(shape), []), 18)
+
+
+def planned(
+    nodes: list[onnx.NodeProto],
+    boundary: str = "encoder",
+    shape: Sequence[int] = (2, 3, 8, 8),
+    layout: str = "NCHW",
+) -> Plan:
+    _, graph = simplify(model(nodes, shape), {"input": shape})
+    start = {"input": parse_layout(layout, "input", tuple(shape))}
+    return make_plan(graph, start, RULES, Options(boundary=boundary))
+
+
+def forms(plan: Plan) -> dict[str, str]:
+    return {step.node.name: step.form for step in plan.steps}
+
+
+# The encoder's end
+
+
+def test_a_global_average_pool_ends_the_encoder() -> None:
+    nodes = [*BODY, make("GlobalAveragePool", ["r"], ["g"]), make("Flatten", ["g"], ["f"])]
+    plan = planned([*nodes, make("MatMul", ["f", "fc"], ["output"])])
+    assert plan.boundary == ("r",)
+    assert plan.shares == {"r", "c", "input"}
+
+
+def test_a_mean_over_positions_ends_the_encoder() -> None:
+    nodes = [
+        *BODY,
+        make("ReduceMean", ["r", "hw"], ["g"], keepdims=0),
+        make("MatMul", ["g", "fc"], ["output"]),
+    ]
+    assert planned(nodes).boundary == ("r",)
+
+
+@pytest.mark.parametrize("view", [make("Flatten", ["r"], ["f"]), make("Reshape", ["r", "flat"], ["f"])])
+def test_a_flatten_ends_the_encoder(view: onnx.NodeProto) -> None:
+    assert planned([*BODY, view, make("MatMul", ["f", "fc256"], ["output"])]).boundary == ("r",)
+
+
+def test_a_convolution_over_a_single_position_is_head() -> None:
+    nodes = [*BODY, make("GlobalAveragePool", ["r"], ["g"]), make("Conv", ["g", "w1"], ["z"], name="classes")]
+    plan = planned([*nodes, make("Flatten", ["z"], ["output"])])
+    assert plan.boundary == ("r",)
+    assert forms(plan)["classes"] == "cotangent"
+
+
+def test_class_maps_that_are_pooled_last_are_the_boundary() -> None:
+    """SqueezeNet's head: the last convolution still has positions."""
+    nodes = [*BODY, make("Conv", ["r", "w1"], ["z"], name="classes"), make("GlobalAveragePool", ["z"], ["g"])]
+    plan = planned([*nodes, make("Flatten", ["g"], ["output"])])
+    assert plan.boundary == ("z",)
+    assert forms(plan)["classes"] == "routes"
+
+
+def test_two_pools_of_one_tensor_share_their_boundary() -> None:
+    nodes = [
+        *BODY,
+        make("GlobalAveragePool", ["r"], ["a"]),
+        make("GlobalMaxPool", ["r"], ["b"]),
+        make("Concat", ["a", "b"], ["k"], axis=1),
+        make("Flatten", ["k"], ["f"]),
+        make("MatMul", ["f", "fc8"], ["output"]),
+    ]
+    assert planned(nodes).boundary == ("r",)
+
+
+def test_branches_pooled_apart_have_a_boundary_each() -> None:
+    nodes = [
+        *BODY,
+        make("MaxPool", ["r"], ["half"], name="half", kernel_shape=[2, 2], strides=[2, 2]),
+        make("Relu", ["half"], ["deep"], name="deep"),
+        make("GlobalAveragePool", ["half"], ["a"]),
+        make("GlobalAveragePool", ["deep"], ["b"]),
+        make("Concat", ["a", "b"], ["k"], axis=1),
+        make("Flatten", ["k"], ["f"]),
+        make("MatMul", ["f", "fc8"], ["output"]),
+    ]
+    plan = planned(nodes)
+    assert set(plan.boundary) == {"deep", "half"}
+    data = RNG.standard_normal((2, 3, 8, 8)).astype(np.float32)
+    for explanation in Explainer(model(nodes, ["N", 3, 8, 8]), providers="cpu").explain(data):
+        assert abs(explanation.residual) < 1e-5 * max(1, abs(explanation.score))
+
+
+def test_an_output_with_positions_is_its_own_boundary() -> None:
+    plan = planned([*BODY, make("Conv", ["r", "w1"], ["output"], name="classes")])
+    assert plan.boundary == ("output",)
+    assert "cotangent" not in forms(plan).values()
+
+
+def test_tokens_that_are_averaged_end_the_encoder() -> None:
+    weights = make("MatMul", ["input", "fc"], ["t"], name="embed")
+    nodes = [weights, make("ReduceMean", ["t", "axis"], ["output"], keepdims=0)]
+    shape = (2, 6, 4)
+    built = model_of(nodes, {"fc": WEIGHTS["fc"], "axis": np.array([1])}, (list(shape), []), 18)
+    _, graph = simplify(built, {"input": shape})
+    assert make_plan(graph, {"input": parse_layout("NTC", "input", shape)}, RULES, Options()).boundary == (
+        "t",
+    )
+
+
+def test_without_any_position_the_input_is_the_boundary() -> None:
+    nodes = [make("MatMul", ["input", "fc"], ["h"]), make("Relu", ["h"], ["output"])]
+    plan = planned(nodes, shape=(2, 4), layout="NC")
+    assert plan.boundary == ("input",)
+    data = RNG.standard_normal((2, 4)).astype(np.float32)
+    for explanation in Explainer(model(nodes, ["N", 4]), providers="cpu").explain(data):
+        assert explanation.relevance.shape == ()
+        assert explanation.relevance == pytest.approx(explanation.score, rel=1e-5)
+
+
+def test_an_input_of_one_position_is_the_boundary_too() -> None:
+    nodes = [*BODY, make("GlobalAveragePool", ["r"], ["g"]), make("Flatten", ["g"], ["output"])]
+    assert planned(nodes, shape=(2, 3, 1, 1)).boundary == ("input",)
+
+
+# By name
+
+
+@pytest.mark.parametrize("name", ["relu3", "add", "bn4", "conv1", "bn1", "pool1"])
+def test_a_boundary_is_found_by_tensor_or_by_original_node(name: str) -> None:
+    """conv1 is no tensor any more, since bn1 is folded into it: the name of the node still leads there."""
+    _, graph = simplify(small_cnn(), {"input": (1, 3, 32, 32)})
+    start = {"input": parse_layout("NCHW", "input", (1, 3, 32, 32))}
+    plan = make_plan(graph, start, RULES, Options(boundary=name))
+    assert plan.boundary[-1] == {"conv1": "bn1"}.get(name, name)
+
+
+def test_above_a_named_boundary_relevance_is_a_cotangent_and_below_it_a_share() -> None:
+    _, graph = simplify(small_cnn(), {"input": (1, 3, 32, 32)})
+    start = {"input": parse_layout("NCHW", "input", (1, 3, 32, 32))}
+    plan = make_plan(graph, start, RULES, Options(boundary="relu2"))
+    form = forms(plan)
+    assert form["conv3"] == "cotangent"
+    assert form["relu2"] == "routes"
+    assert form["conv2"] == "position"
+    assert set(plan.boundary) == {"relu2", "pool1"}  # the skip connection enters at its own tensor
+
+
+def test_the_input_as_boundary_is_gradient_times_input() -> None:
+    data = RNG.standard_normal((1, 3, 32, 32)).astype(np.float32)
+    explained = Explainer(small_cnn(), boundary="input", providers="cpu").explain(data, 3)[0]
+    other = Explainer(small_cnn(), boundary="input", providers="cpu").explain(data * (1 + 1e-3), 3)[0]
+    # Piecewise linear: the directional derivative along the image is the sum of gradient times input.
+    slope = (other.score - explained.score) / 1e-3
+    assert float(explained.relevance.sum(dtype=np.float64)) == pytest.approx(slope, rel=0.02)
+    assert explained.residual == pytest.approx(0, abs=1e-5)
+
+
+def test_the_target_as_boundary_collapses_at_once() -> None:
+    data = RNG.standard_normal((1, 3, 32, 32)).astype(np.float32)
+    explained = Explainer(small_cnn(), boundary="output", providers="cpu").explain(data)[0]
+    assert explained.meta["boundary"] == ["output"]
+    assert explained.relevance.sum(dtype=np.float64) == pytest.approx(explained.score, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        (
+            "rellu3",
+            "boundary 'rellu3' is not a tensor of the simplified graph; did you mean 'relu3' or 'relu5' or 'relu4'? "
+            "`srd-onnx check MODEL` lists what relevance crosses.",
+        ),
+        (
+            "%%%",
+            "boundary '%%%' is not a tensor of the simplified graph. "
+            "`srd-onnx check MODEL` lists what relevance crosses.",
+        ),
+    ],
+)
+def test_an_unknown_boundary_is_told_with_what_is_near(wanted: str, message: str) -> None:
+    with pytest.raises(UnknownTensorError) as caught:
+        _ = Explainer(small_cnn(), boundary=wanted, providers="cpu").plan
+    assert str(caught.value) == message
+
+
+def test_a_boundary_that_relevance_does_not_cross_is_refused() -> None:
+    nodes = [
+        *BODY,
+        make("Sigmoid", ["r"], ["gate"], name="squash"),
+        make("Mul", ["r", "gate"], ["m"]),
+        make("GlobalAveragePool", ["m"], ["g"]),
+        make("Flatten", ["g"], ["output"]),
+    ]
+    with pytest.raises(UnknownTensorError) as caught:
+        planned(nodes, "squash")
+    assert str(caught.value) == (
+        "boundary 'squash' is a tensor that relevance does not cross. "
+        "`srd-onnx check MODEL` lists what relevance crosses."
+    )
+
+
+def test_a_boundary_of_integers_is_refused() -> None:
+    nodes = [
+        make("Cast", ["input"], ["x"], to=1),
+        *(
+            make(n.op_type, ["x" if i == "input" else i for i in n.input], n.output, pads=[1] * 4)
+            for n in BODY[:1]
+        ),
+        make("GlobalAveragePool", ["c"], ["g"]),
+        make("Flatten", ["g"], ["output"]),
+    ]
+    bytes_in = model(nodes, ["N", 3, 8, 8])
+    bytes_in.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.UINT8
+    with pytest.raises(UnsupportedCaseError) as caught:
+        Explainer(bytes_in, boundary="input", providers="cpu").compile()
+    assert str(caught.value) == (
+        "the boundary 'input' holds integers (uint8), which have no direction: "
+        "choose a tensor of real numbers as the boundary, e.g. the one behind the Cast"
+    )
