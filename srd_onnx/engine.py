@@ -93,6 +93,9 @@ def compile_model(
         emit = backward.emit
         with emit.origin(plan.target.name, "ledger"):
             columns = [emit.reshape(tensor, [batch, 1]) for _, tensor in backward.ledger]
+            if any(v.is_float and v.dtype != dtype for v in plan.graph.values.values()):
+                # Booked in the precision of their nodes, which differ in a model of mixed precision.
+                columns = [emit("CastLike", column, plan.target.name) for column in columns]
             table = emit("Concat", *columns, axis=1)
         outputs["srd.ledger"] = (table, Value("", (batch, len(columns)), dtype))
     booked = tuple(name for name, _ in backward.ledger)
