@@ -21,7 +21,7 @@ from tests.case_types import (
     rows,
 )
 
-__all__ = ["CASES", "Case", "Const", "Operand", "Rand", "Same", "Var", "rows"]
+__all__ = ["CASES", "Case", "Const", "Operand", "Rand", "Same", "Var", "ints", "rows"]
 
 
 def _activations() -> Iterator[Case]:
