@@ -4,12 +4,17 @@ import unicodedata
 from collections.abc import Callable
 
 _RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
+_HIDDEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
+
+
+def visible(text: str) -> str:
+    """Return ``text`` with a space for each control or direction character, line ends included."""
+    return "".join(" " if unicodedata.category(c) in _HIDDEN else c for c in text)
 
 
 def readable(text: str) -> str:
     """Return ``text`` on one line: white space, control and direction characters become single spaces."""
-    hidden = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
-    return " ".join("".join(" " if unicodedata.category(c) in hidden else c for c in text).split())
+    return " ".join(visible(text).split())
 
 
 def shorten(text: str, fits: Callable[[str], bool]) -> str:

@@ -77,7 +77,7 @@ def _described(value: "onnx.ValueInfoProto") -> str:
     shape = ", ".join(
         str(d.dim_value) if d.HasField("dim_value") else d.dim_param or "?" for d in tensor.shape.dim
     )
-    tail = "  (optional; -1, the default, is the top class)" if value.name == "target" else ""
+    tail = " (optional; -1, the default, is the top class)" if value.name == "target" else ""
     return f"{value.name} {TensorProto.DataType.Name(tensor.elem_type).lower()}[{shape}]{tail}"
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from srd_onnx.text import readable, shorten
+from srd_onnx.text import readable, shorten, visible
 
 _PIPED_WIDTH = 120  # of a table that goes to a file or another program, unless COLUMNS says otherwise
 _LONGEST = 160  # characters of a name in a table; the JSON has all of them
@@ -36,8 +36,8 @@ def cell(text: object, style: str = "") -> Text:
 
 
 def lines(text: str) -> str:
-    """A message as it may be printed: its lines and their indents, but no control characters."""
-    return "\n".join(" " * (len(line) - len(line.lstrip(" "))) + readable(line) for line in text.split("\n"))
+    """A message as it may be printed: its lines and spaces, but no control characters."""
+    return "\n".join(map(visible, text.split("\n")))
 
 
 def error(message: str) -> None:
