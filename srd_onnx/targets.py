@@ -48,7 +48,7 @@ def _resolved(wanted: Target, scores: NDArray[np.floating], labels: Sequence[str
                 raise UnknownTargetError(f"target '{wanted}': the model has {count} scores")
             return [int(i) for i in np.argsort(-scores, kind="stable")[:size]]
         if not re.fullmatch(r"[+-]?\d+", wanted.strip()):
-            return [_labelled(wanted, labels)]
+            wanted = _labelled(wanted, labels)
     elif isinstance(wanted, bool) or not isinstance(wanted, int | np.integer):
         raise UnknownTargetError(f"a target is an index, a label or 'top3', not {wanted!r}")
     index = int(wanted)
