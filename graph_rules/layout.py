@@ -220,14 +220,17 @@ def _sliced_axes(node: Node) -> dict[int, range]:
     names = range(len(starts)) if axes is None else [int(a) % x.rank for a in axes]
     strides = [1] * len(starts) if steps is None else [int(s) for s in steps]
     return {
-        axis: range(*slice(int(start), _open_end(int(end), step, x.shape[axis]), step).indices(x.shape[axis]))
+        axis: _kept(int(start), int(end), step, x.shape[axis])
         for axis, start, end, step in zip(names, starts, ends, strides, strict=True)
     }
 
 
-def _open_end(end: int, step: int, size: int) -> int | None:
-    """ONNX runs past the front with an end below ``-size``; Python wants None for that."""
-    return None if step < 0 and end < -size else end
+def _kept(start: int, end: int, step: int, size: int) -> range:
+    """ONNX clamps a start before the front to the first element even if the step is negative; Python does not."""
+    first, last = (bound + size if bound < 0 else bound for bound in (start, end))
+    if step > 0:
+        return range(min(max(first, 0), size), min(max(last, 0), size), step)
+    return range(min(max(first, 0), size - 1), min(max(last, -1), size - 1), step)
 
 
 def _unsliced(emit: Emitter, flow: str, axis: int, kept: range, size: int, rank: int) -> str:
