@@ -80,11 +80,23 @@ def window_of(node: Node, kernel: Sequence[int]) -> Window:
         begins = ends = (0,) * rank
     else:
         missing = [
-            max(0, (out - 1) * s + (k - 1) * d + 1 - size)
+            (out - 1) * s + (k - 1) * d + 1 - size
             for k, s, d, size, out in zip(kernel, strides, dilations, source, result, strict=True)
         ]
+        node.require(
+            min(missing) >= -1,
+            f"auto_pad={mode} with a stride that passes the kernel by two or more: runtimes disagree on where "
+            "the windows lie; export with explicit pads",
+        )
+        missing = [max(0, m) for m in missing]
         small, large = tuple(m // 2 for m in missing), tuple(m - m // 2 for m in missing)
         begins, ends = (small, large) if mode == "SAME_UPPER" else (large, small)
+    node.require(
+        not node.attrs.get("ceil_mode")
+        or all((o - 1) * s < n + b for o, s, n, b in zip(result, strides, source, begins, strict=True)),
+        f"with ceil_mode its last window would start in the padding: onnx infers {list(result)} positions for this "
+        "opset and runtimes leave that window out; export with opset 22",
+    )
     return Window(tuple(kernel), strides, dilations, begins, ends, source, result)
 
 
