@@ -7,6 +7,7 @@ ConvTranspose         with groups it keeps one channel per group and cuts the we
 Pad                   refuses negative pads
 HardSwish             is expanded with 1/6 in single precision, 1e-8 off in double
 DequantizeLinear      exists from opset 19 on only
+Slice                 with a start before the front and a negative step is empty; ONNX clamps to the first element
 """
 
 from typing import Any
@@ -151,6 +152,19 @@ class Pad(OpRun):
         )
 
 
+class Slice(OpRun):
+    op_domain = ""
+
+    def _run(self, x: Array, starts: Array, ends: Array, axes: Any = None, steps: Any = None) -> tuple[Array]:
+        names = range(len(starts)) if axes is None else axes
+        strides = np.ones_like(starts) if steps is None else steps
+        for start, end, axis, step in zip(starts, ends, names, strides, strict=True):
+            size = x.shape[axis]
+            first = max(int(start), -size) if step < 0 else int(start)
+            x = x[here(*[slice(None)] * (int(axis) % x.ndim), slice(first, int(end), int(step)))]
+        return (x,)
+
+
 class HardSwish(OpRun):
     op_domain = ""
 
@@ -188,4 +202,5 @@ CORRECTED: list[type[OpRun]] = [
     HardSwish,
     MaxPool,
     Pad,
+    Slice,
 ]

@@ -1,0 +1,138 @@
+"""What rules refuse, and in which words: never a silent guess."""
+
+from typing import Any
+
+import pytest
+
+from graph_rules import RULES
+from srd_onnx.errors import LayoutError, SrdOnnxError, UnsupportedCaseError
+from tests.case_types import IMAGE, TOKENS, Case, Const, Operand, Rand, Var, ints
+from tests.harness import bench, emitted_vjp
+
+
+def row(op: str, since: int, *inputs: Operand, masks: int = 0, out: str = "NCHW", **attrs: Any) -> Case:
+    return Case(f"{op}-{since}-refused", op, since, inputs, (out,), attrs, masks=masks)
+
+
+STATISTICS = (Rand((3,)), Rand((3,)), Rand((3,)), Rand((3,), positive=True))
+LONG = Var("NCT", (2, 3, 9))
+
+REFUSED: list[tuple[str, Case, type[SrdOnnxError], str]] = [
+    (
+        "conv_computed_weights",
+        row("Conv", 11, IMAGE, Var("NCHW", (3, 3, 1, 1))),
+        UnsupportedCaseError,
+        r"^ai\.onnx::Conv v11, node 'node': input 1 \('x1'\) must be a constant for the rule to apply, "
+        r"but it is computed at run time$",
+    ),
+    (
+        "conv_channels_last",
+        row("Conv", 11, Var("NHWC", (2, 3, 4, 4)), Rand((2, 3, 1, 1))),
+        LayoutError,
+        "slides along axes 2 and up, but its input .* has axes NPPC .* is the layout of the input right",
+    ),
+    (
+        "same_pads_and_a_wide_stride",
+        row("Conv", 22, LONG, Rand((2, 3, 1)), out="NCT", auto_pad="SAME_UPPER", strides=[5]),
+        UnsupportedCaseError,
+        "stride that passes the kernel by two or more: runtimes disagree .* export with explicit pads",
+    ),
+    (
+        "ceil_past_the_end",
+        row("MaxPool", 12, Var("NCT", (2, 3, 2)), out="NCT", kernel_shape=[1], strides=[2], ceil_mode=1),
+        UnsupportedCaseError,
+        r"onnx infers \[2\] positions .* export with opset 22",
+    ),
+    (
+        "dropout_training",
+        row("Dropout", 13, IMAGE, Const(0.5), Const(data=True, dtype="bool"), masks=1),
+        UnsupportedCaseError,
+        "training mode is random; export for inference",
+    ),
+    (
+        "batch_norm_training",
+        row("BatchNormalization", 15, IMAGE, *STATISTICS, masks=2, training_mode=1),
+        UnsupportedCaseError,
+        "training mode has no fixed statistics; export for inference",
+    ),
+    (
+        "batch_norm_computed",
+        row("BatchNormalization", 15, IMAGE, Var("C", (3,)), *STATISTICS[1:]),
+        UnsupportedCaseError,
+        r"input 1 \('x1'\) must be a constant",
+    ),
+    (
+        "prelu_computed_slope",
+        row("PRelu", 16, IMAGE, Var("NCHW", (2, 3, 1, 1))),
+        UnsupportedCaseError,
+        "must be a constant",
+    ),
+    ("cast_to_integers", row("Cast", 13, IMAGE, to="int64"), UnsupportedCaseError, "integers"),
+    (
+        "reflected_padding",
+        row("Pad", 18, IMAGE, ints(0, 0, 1, 1, 0, 0, 1, 1), mode="reflect"),
+        UnsupportedCaseError,
+        "mode 'reflect' has no rule yet",
+    ),
+    (
+        "reshape_merges_the_batch",
+        row("Reshape", 14, IMAGE, ints(6, 12), out="NC"),
+        UnsupportedCaseError,
+        r"merges the batch axis with others: \[2, 3, 4, 3\] \(NCPP\) to \[6, 12\]",
+    ),
+    (
+        "sum_over_the_batch",
+        row("ReduceSum", 13, IMAGE, ints(0)),
+        UnsupportedCaseError,
+        "sums over the batch axis",
+    ),
+    (
+        "concat_of_different_axes",
+        row("Concat", 13, IMAGE, Var("NHWC", (2, 3, 4, 3)), axis=1),
+        UnsupportedCaseError,
+        "its operands have different axes: NCPP, NPPC",
+    ),
+    (
+        "add_of_different_axes",
+        row("Add", 14, IMAGE, Var("NHWC", (2, 3, 4, 3))),
+        LayoutError,
+        "axis 1 is a .* axis of one operand and not of another",
+    ),
+    (
+        "add_of_a_wider_constant",
+        row("Add", 14, Var("NC", (2, 3)), Rand((4, 2, 3))),
+        LayoutError,
+        "a constant adds an axis whose role is not known",
+    ),
+    (
+        "division_by_zero",
+        row("Div", 14, IMAGE, Const([[[1.0]], [[0.0]], [[2.0]]])),
+        UnsupportedCaseError,
+        "division by a constant zero",
+    ),
+    (
+        "gemm_of_two_computed",
+        row("Gemm", 13, Var("NC", (2, 3)), Var("CN", (3, 2)), out="NC"),
+        UnsupportedCaseError,
+        "exactly one of A and B may be computed",
+    ),
+    (
+        "batch_of_constant_matrices",
+        row("MatMul", 13, TOKENS, Rand((2, 3, 5)), out="NTC"),
+        UnsupportedCaseError,
+        r"a batch of constant matrices \[2, 3, 5\] has no rule",
+    ),
+]
+
+
+def emit_as_the_engine_does(case: Case) -> None:
+    b = bench(case, RULES)
+    b.rule.routes(b.node, b.roles)  # the plan asks this before anything is emitted
+    emitted_vjp(b, b.cotangents())
+
+
+@pytest.mark.parametrize(("case", "error", "words"), [r[1:] for r in REFUSED], ids=[r[0] for r in REFUSED])
+def test_is_refused(case: Case, error: type[SrdOnnxError], words: str) -> None:
+    with pytest.raises(error, match=words) as caught:
+        emit_as_the_engine_does(case)
+    assert str(caught.value).startswith(f"ai.onnx::{case.op} v{case.since}, node 'node': ")
