@@ -3,6 +3,7 @@
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from srd_onnx.backward import _Pass
 from srd_onnx.emit import Emitter
 from srd_onnx.ir import Graph, Node, Value
 from srd_onnx.options import Bias, Options
-from srd_onnx.plan import Plan, Step
+from srd_onnx.plan import Step
 from srd_onnx.roles import Axes, Role, propagate
 from srd_onnx.rule import Rule, RuleTable
 from srd_onnx.simplify import WORKING_OPSET
@@ -241,11 +242,9 @@ def emitted_position(b: Bench, shares: Sequence[Any], bias: Bias) -> Emitted:
     node, rule = b.node, b.rule
     carriers = rule.carriers(node, b.roles)
     step = Step(node, rule, ("position",), carriers, rule.routes(node, b.roles), rule.approximate(node))
-    first, names = node.output(), frozenset(b.graph.values)
-    options = Options(bias=bias)
-    plan = Plan(
-        b.graph, dict(b.roles), b.graph.inputs[0], first, first, (first.name,), names, (step,), (), options
-    )
+    first = node.output()
+    # All that a crossing asks of the plan.
+    plan: Any = SimpleNamespace(shares=frozenset(b.graph.values), options=Options(bias=bias))
     emit = b.emitter()
     crossing = _Pass(plan, emit)
     for i, (value, share) in enumerate(zip(node.outputs, shares, strict=False)):
