@@ -1,0 +1,1 @@
+"""Golden maps of the shipped models, and the script that makes them."""
