@@ -1,7 +1,7 @@
 """Sharing-ratio explanations of exported ONNX models.
 
-    from srd_onnx import Explainer
-    explanation = Explainer("squeezenet11").explain("photo.jpg")[0]
+from srd_onnx import Explainer
+explanation = Explainer("squeezenet11").explain("photo.jpg")[0]
 """
 
 from typing import TYPE_CHECKING, Any

@@ -6,9 +6,10 @@ import numpy as np
 import onnx
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from srd_onnx.backward import TARGET, TOP_CLASS, Backward
+from srd_onnx.backward import Backward
 from srd_onnx.errors import UnsupportedCaseError
 from srd_onnx.ir import Value
+from srd_onnx.seed import DIRECTION, TARGET, TOP_CLASS
 
 
 def exposed(forward: ModelProto, values: Sequence[Value]) -> ModelProto:
@@ -32,7 +33,8 @@ def combined(forward: ModelProto, backward: Backward, outputs: Mapping[str, tupl
     Raises:
         UnsupportedCaseError: if a tensor of the model has one of the new names.
     """
-    _require_free(forward, [TARGET, *outputs])
+    seed_input = TARGET if backward.seeded.chosen else DIRECTION
+    _require_free(forward, [seed_input, *outputs])
     model = ModelProto()
     model.CopyFrom(forward)
     del model.metadata_props[:]
@@ -40,10 +42,12 @@ def combined(forward: ModelProto, backward: Backward, outputs: Mapping[str, tupl
     emit = backward.emit
     graph.node.extend(emit.nodes)
     graph.initializer.extend(emit.initializers)
-    batch = next(iter(outputs.values()))[1].shape[0]
-    graph.input.append(helper.make_tensor_value_info(TARGET, TensorProto.INT64, [batch]))
-    default = np.full(batch, TOP_CLASS, np.int64)
-    graph.initializer.append(numpy_helper.from_array(default, TARGET))
+    if seed_input == TARGET:
+        batch = backward.seeded.shape[0]
+        graph.input.append(helper.make_tensor_value_info(TARGET, TensorProto.INT64, [batch]))
+        graph.initializer.append(numpy_helper.from_array(np.full(batch, TOP_CLASS, np.int64), TARGET))
+    else:
+        graph.input.append(_info(DIRECTION, backward.seeded.dtype, backward.seeded.shape))
     for name, (tensor, value) in outputs.items():
         graph.node.append(helper.make_node("Identity", [tensor], [name], name=f"srd/output/{name}"))
         graph.output.append(_info(name, value.dtype, value.shape))

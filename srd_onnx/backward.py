@@ -8,7 +8,7 @@ Position form, per node that mixes positions (DESIGN.md, section 2):
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,9 +17,8 @@ from srd_onnx.emit import Emitter
 from srd_onnx.errors import UnsupportedCaseError
 from srd_onnx.ir import Value
 from srd_onnx.plan import Plan, Step
-
-TARGET = "target"
-TOP_CLASS = -1
+from srd_onnx.roles import Role
+from srd_onnx.seed import Seeded, along_direction, of_class
 
 
 @dataclass(frozen=True)
@@ -28,30 +27,33 @@ class Backward:
 
     Attributes:
         emit: holds the nodes and initializers.
-        relevance: tensor [N, *positions] of the explained input.
+        relevance: tensor [N, *positions] of each explained input, by its name.
         seed: tensor [N], the explained number: what relevance and ledger must add up to.
-        scores: tensor [N, K], the target value flattened: the logits.
-        chosen: tensor [N] int64, the index that was explained (the top class resolved).
+        seeded: where the seed comes from: an input `target`, or an input `direction`.
         ledger: (what is booked, tensor [N]) in the order of the walk.
     """
 
     emit: Emitter
-    relevance: str
+    relevance: Mapping[str, str]
     seed: str
-    scores: str
-    chosen: str
+    seeded: Seeded
     ledger: tuple[tuple[str, str], ...]
 
 
-def build(plan: Plan, *, tangent: bool = False) -> Backward:
-    """Emit the backward pass of a plan. The target index is a graph input `target`, int64 [N], -1 the top class.
+def build(plan: Plan, *, tangent: bool = False, free: bool = False) -> Backward:
+    """Emit the backward pass of a plan.
+
+    Args:
+        plan: what is to be done.
+        tangent: the true derivative instead of the map with the activation pattern held fixed.
+        free: seed with the input `direction` instead of the index in the input `target`.
 
     Raises:
         UnsupportedOpError: if the plan has gaps.
         UnsupportedCaseError: if a rule does not cover this use of its operator.
     """
     plan.require_complete()
-    return _Pass(plan, Emitter(plan.graph, plan.roles, tangent=tangent)).run()
+    return _Pass(plan, Emitter(plan.graph, plan.roles, tangent=tangent)).run(free=free)
 
 
 class _Pass:
@@ -64,21 +66,23 @@ class _Pass:
         self.shares: defaultdict[str, list[str]] = defaultdict(list)
         self.ledger: list[tuple[str, str]] = []
 
-    def run(self) -> Backward:
+    def run(self, *, free: bool) -> Backward:
         emit, plan = self.emit, self.plan
-        with emit.origin(plan.target.name, "seed"):
-            scores, chosen, direction = seed_direction(emit, plan.target, plan.options.seed)
-            seed = emit.total(emit("Mul", scores, direction), [1], keepdims=False)
-            self.cotangents[plan.target.name].append(emit.reshape(direction, plan.target.shape))
+        target, batch = plan.target, plan.batch
+        with emit.origin(target.name, "seed"):
+            kind = plan.options.seed
+            seeded = along_direction(emit, target, batch) if free else of_class(emit, target, batch, kind)
+            seed = emit.total(emit("Mul", seeded.scores, seeded.direction), [1], keepdims=False)
+            self.cotangents[target.name].append(emit.reshape(seeded.direction, target.shape))
         for step in plan.steps:
             self._cross(step)
-        with emit.origin(plan.source.name, "collapse"):
-            share = self._share(plan.source, force=True)
-            assert share is not None  # the plan has found a path to the input
-            axes = emit.axes(plan.source)
-            kept = [s for s, r in zip(plan.source.shape, axes.roles, strict=True) if r.name != "CHANNEL"]
-            relevance = emit.reshape(share, kept)
-        return Backward(emit, relevance, seed, scores, chosen, tuple(self.ledger))
+        relevance = {}
+        for source in plan.sources:
+            with emit.origin(source.name, "collapse"):
+                share = self._share(source)
+                assert share is not None  # the plan has found a path to this input
+                relevance[source.name] = emit.reshape(share, relevance_shape(plan, source))
+        return Backward(emit, relevance, seed, seeded, tuple(self.ledger))
 
     def _cross(self, step: Step) -> None:
         emit = self.emit
@@ -103,9 +107,9 @@ class _Pass:
         flows = [] if value.name in self.plan.shares else self.cotangents[value.name]
         return self.emit.sum(flows) if flows else None
 
-    def _share(self, value: Value, *, force: bool = False) -> str | None:
+    def _share(self, value: Value) -> str | None:
         """Relevance per position of a tensor at or below the boundary, collapsing what arrives as a cotangent."""
-        if value.name not in self.plan.shares and not force:
+        if value.name not in self.plan.shares:
             return None
         flows = list(self.shares[value.name])
         if arrived := self.cotangents[value.name]:
@@ -118,7 +122,7 @@ class _Pass:
             return share
         emit = self.emit
         positive = emit("Relu", share)
-        self._book(f"negative part at {value.name}", emit("Sub", share, positive), value.rank)
+        self._book(f"negative part at {value.name}", emit("Sub", share, positive), value)
         return positive
 
     def _routed(self, step: Step, shares: Sequence[str | None]) -> Sequence[str | None]:
@@ -156,7 +160,7 @@ class _Pass:
         if self.plan.options.bias == "ledger":
             for value, left in zip(node.outputs, undirected, strict=True):
                 if value is not None and left is not None:
-                    self._book(label(step), left, value.rank)
+                    self._book(label(step), left, value)
             return flows
         spread = step.rule.spread(emit, node, undirected)
         if step.rule.lossy(node):
@@ -167,7 +171,7 @@ class _Pass:
         bias = step.rule.bias(self.emit, step.node) if not self.emit.tangent else None
         value = step.node.outputs[0]
         if bias is not None and value is not None and cotangents[0] is not None:
-            self._book(label(step), self.emit("Mul", bias, cotangents[0]), value.rank)
+            self._book(label(step), self.emit("Mul", bias, cotangents[0]), value)
 
     def _book_lost(self, step: Step, before: Sequence[str | None], after: Sequence[str | None]) -> None:
         """Relevance that found no position in the input: it sat on padding."""
@@ -175,15 +179,22 @@ class _Pass:
         sums = {}
         for kind, values, flows in (("in", step.node.outputs, before), ("out", step.node.inputs, after)):
             parts = [
-                emit.total(flow, range(1, value.rank), keepdims=False)
+                emit.per_item(flow, value)
                 for value, flow in zip(values, flows, strict=True)
                 if value is not None and flow is not None
             ]
             sums[kind] = emit.sum(parts)
         self.ledger.append((label(step), emit("Sub", sums["in"], sums["out"])))
 
-    def _book(self, name: str, tensor: str, rank: int) -> None:
-        self.ledger.append((name, self.emit.total(tensor, range(1, rank), keepdims=False)))
+    def _book(self, name: str, tensor: str, value: Value) -> None:
+        self.ledger.append((name, self.emit.per_item(tensor, value)))
+
+
+def relevance_shape(plan: Plan, source: Value) -> tuple[int, ...]:
+    """[N, *positions]: the shape of the relevance of an input; N is 1 where it has no batch axis."""
+    roles = plan.roles[source.name].roles
+    sizes = zip(source.shape, roles, strict=True)
+    return (plan.batch, *(size for size, role in sizes if role is Role.POSITION))
 
 
 def label(step: Step) -> str:
@@ -216,35 +227,3 @@ def collapse(emit: Emitter, value: Value, cotangent: str) -> str:
             "choose a tensor of real numbers as the boundary, e.g. the one behind the Cast"
         )
     return dot(emit, value, value.name, cotangent)
-
-
-def seed_direction(emit: Emitter, target: Value, kind: str) -> tuple[str, str, str]:
-    """What is explained, as a direction in the space of the scores.
-
-    Returns:
-        scores [N, K]; the chosen index [N] int64; the direction [N, K], whose inner product with the scores is
-        the seed.
-    """
-    batch, count = target.shape[0], int(np.prod(target.shape[1:], dtype=np.int64))
-    scores = emit.reshape(target.name, [batch, count])
-    top = emit("ArgMax", scores, axis=1, keepdims=0)
-    chosen = emit("Where", emit("Less", TARGET, emit.ints([0])), top, TARGET)
-    one, zero = emit.like(target, 1.0), emit.like(target, 0.0)
-
-    def onehot(index: str) -> str:
-        hit = emit("Equal", emit.ints(range(count)), emit("Unsqueeze", index, emit.ints([1])))
-        return emit("Where", hit, one, zero)
-
-    direction = onehot(chosen)
-    makers: dict[str, Callable[[], str]] = {
-        "logit": lambda: direction,
-        "logprob": lambda: emit("Sub", direction, emit("Softmax", scores, axis=1)),
-        "contrast": lambda: emit("Sub", direction, onehot(_strongest_other(emit, target, scores, direction))),
-    }
-    return scores, chosen, makers[kind]()
-
-
-def _strongest_other(emit: Emitter, target: Value, scores: str, chosen: str) -> str:
-    lowest = emit.like(target, np.finfo(target.dtype).min)
-    others = emit("Where", emit("Cast", chosen, to=9), lowest, scores)
-    return emit("ArgMax", others, axis=1, keepdims=0)

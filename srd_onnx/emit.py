@@ -8,7 +8,7 @@ import numpy as np
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from srd_onnx.ir import Graph, Value
-from srd_onnx.roles import Axes, Roles
+from srd_onnx.roles import Axes, Role, Roles
 
 FORWARD_NODE = "srd.forward_node"
 RULE = "srd.rule"
@@ -105,6 +105,13 @@ class Emitter:
         if not axes:
             return tensor
         return self("ReduceSum", tensor, self.ints(axes), keepdims=int(keepdims))
+
+    def per_item(self, tensor: str, value: Value) -> str:
+        """The sum over all axes but the batch, [N]; `tensor` has the axes of `value`. [1] where none is the batch."""
+        roles = self.axes(value).roles
+        summed = [axis for axis, role in enumerate(roles) if role is not Role.BATCH]
+        total = self.total(tensor, summed, keepdims=False)
+        return total if len(summed) < len(roles) else self.reshape(total, [1])
 
     def sum(self, tensors: Sequence[str]) -> str:
         """The elementwise sum of one or more tensors of one shape."""

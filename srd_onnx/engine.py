@@ -10,18 +10,21 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from srd_onnx.assemble import combined, exposed
-from srd_onnx.backward import TARGET, Backward, build
+from srd_onnx.backward import Backward, build, relevance_shape
+from srd_onnx.boundary import tensor_named
 from srd_onnx.errors import NonFiniteError, UnknownTensorError
 from srd_onnx.ir import Graph, Value
 from srd_onnx.options import Options
-from srd_onnx.plan import Plan, make_plan, tensor_named
+from srd_onnx.plan import Plan, make_plan
 from srd_onnx.roles import Axes
 from srd_onnx.rule import RuleTable
 from srd_onnx.runtime import make_session, run
+from srd_onnx.seed import DIRECTION, TARGET
 from srd_onnx.simplify import simplify
 
 Array = NDArray[Any]
 RELEVANCE = "relevance"
+SEED, SCORES, CHOSEN, LEDGER = "srd.seed", "srd.scores", "srd.chosen", "srd.ledger"
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,64 +50,88 @@ class Compiled:
 class Result:
     """One run, for N inputs.
 
-    Shapes: relevance [N, *positions], seed [N], scores [N, K], chosen [N] int64, ledger [N, len(booked)].
+    Shapes: relevance of each explained input, by its name, [N, *positions]; seed [N], scores [N, K], ledger
+    [N, len(booked)], chosen [N] int64 or None where a free direction was explained.
     """
 
-    relevance: Array
+    relevance: Mapping[str, Array]
     seed: Array
     scores: Array
-    chosen: Array
     ledger: Array
+    chosen: Array | None
 
 
-def plan_for(
-    model: ModelProto, shapes: Mapping[str, Sequence[int]], start: Axes, rules: RuleTable, options: Options
-) -> tuple[ModelProto, Plan]:
-    """The simplified model and the plan for its first input, whose axes are `start`; raises as its parts do."""
-    forward, graph = simplify(model, shapes)
-    return forward, make_plan(graph, {graph.inputs[0].name: start}, rules, options)
+@dataclass(frozen=True)
+class Case:
+    """What a model is compiled for.
+
+    Attributes:
+        shapes: of every graph input, by name.
+        start: the axes of every graph input, by name.
+        options: boundary, seed, sign, bias.
+        explained: the tensor that is explained, see `make_plan`.
+        free: seed with a direction instead of an index.
+    """
+
+    shapes: Mapping[str, Sequence[int]]
+    start: Mapping[str, Axes]
+    options: Options
+    explained: str | None = None
+    free: bool = False
 
 
-def compile_model(
-    model: ModelProto, shapes: Mapping[str, Sequence[int]], start: Axes, rules: RuleTable, options: Options
-) -> Compiled:
+def plan_for(model: ModelProto, case: Case, rules: RuleTable) -> tuple[ModelProto, Plan]:
+    """The simplified model and its plan; raises as its parts do."""
+    forward, graph = simplify(model, case.shapes)
+    return forward, make_plan(graph, case.start, rules, case.options, case.explained)
+
+
+def compile_model(model: ModelProto, case: Case, rules: RuleTable) -> Compiled:
     """Everything up to the session.
 
     Raises:
         SrdOnnxError: whatever keeps the model from being explained, before any of it runs.
     """
-    forward, plan = plan_for(model, shapes, start, rules, options)
-    backward = build(plan)
-    batch = plan.target.shape[0]
-    axes = plan.roles[plan.source.name]
-    kept = tuple(s for i, s in enumerate(plan.source.shape) if i not in axes.channels)
-    dtype, count = plan.target.dtype, int(np.prod(plan.target.shape[1:], dtype=np.int64))
-    outputs = {
-        # From a picture of integers relevance comes in the precision of the model.
-        RELEVANCE: (
-            backward.relevance,
-            Value("", kept, plan.source.dtype if plan.source.is_float else dtype),
-        ),
-        "srd.seed": (backward.seed, Value("", (batch,), dtype)),
-        "srd.scores": (backward.scores, Value("", (batch, count), dtype)),
-        "srd.chosen": (backward.chosen, Value("", (batch,), np.dtype(np.int64))),
+    forward, plan = plan_for(model, case, rules)
+    backward = build(plan, free=case.free)
+    seeded = backward.seeded
+    batch, dtype = seeded.shape[0], seeded.dtype
+    outputs = relevance_outputs(plan, backward) | {
+        SEED: (backward.seed, Value("", (batch,), dtype)),
+        SCORES: (seeded.scores, Value("", seeded.shape, dtype)),
     }
+    if seeded.chosen:
+        outputs[CHOSEN] = (seeded.chosen, Value("", (batch,), np.dtype(np.int64)))
     if backward.ledger:
-        emit = backward.emit
-        with emit.origin(plan.target.name, "ledger"):
-            columns = [emit.reshape(tensor, [batch, 1]) for _, tensor in backward.ledger]
-            if any(v.is_float and v.dtype != dtype for v in plan.graph.values.values()):
-                # Booked in the precision of their nodes, which differ in a model of mixed precision.
-                columns = [emit("CastLike", column, plan.target.name) for column in columns]
-            table = emit("Concat", *columns, axis=1)
-        outputs["srd.ledger"] = (table, Value("", (batch, len(columns)), dtype))
+        outputs[LEDGER] = (_table(plan, backward), Value("", (batch, len(backward.ledger)), dtype))
     booked = tuple(name for name, _ in backward.ledger)
     return Compiled(plan, forward, backward, outputs, booked)
 
 
+def relevance_outputs(plan: Plan, backward: Backward) -> dict[str, tuple[str, Value]]:
+    """`relevance`; with several explained inputs `relevance/NAME` for each."""
+    outputs = {}
+    for source in plan.sources:
+        # From integers (a picture of bytes, tokens) relevance comes in the precision of the target.
+        dtype = source.dtype if source.is_float else plan.target.dtype
+        name = RELEVANCE if len(plan.sources) == 1 else f"{RELEVANCE}/{source.name}"
+        outputs[name] = (backward.relevance[source.name], Value("", relevance_shape(plan, source), dtype))
+    return outputs
+
+
+def _table(plan: Plan, backward: Backward) -> str:
+    emit, batch = backward.emit, plan.batch
+    with emit.origin(plan.target.name, "ledger"):
+        columns = [emit.reshape(tensor, [batch, 1]) for _, tensor in backward.ledger]
+        if any(v.is_float and v.dtype != plan.target.dtype for v in plan.graph.values.values()):
+            # Booked in the precision of their nodes, which differ in a model of mixed precision.
+            columns = [emit("CastLike", column, plan.target.name) for column in columns]
+        return emit("Concat", *columns, axis=1)
+
+
 def standalone(compiled: Compiled) -> ModelProto:
     """The compiled model as users save it: the original outputs and `relevance`, nothing of the engine's own."""
-    outputs = {RELEVANCE: compiled.outputs[RELEVANCE]}
+    outputs = relevance_outputs(compiled.plan, compiled.backward)
     return _pruned(combined(compiled.forward, compiled.backward, outputs))
 
 
@@ -133,37 +160,39 @@ def explanation_session(
 
 
 def run_explanation(
-    session: onnxruntime.InferenceSession, compiled: Compiled, data: Array, targets: Array
+    session: onnxruntime.InferenceSession,
+    compiled: Compiled,
+    feeds: Mapping[str, Array],
+    seed: Array,
 ) -> Result:
     """Explain one batch.
 
     Args:
         session: of `compiled`.
         compiled: what the session runs.
-        data: the input, of the compiled shape.
-        targets: int64 [N], -1 for the top class.
+        feeds: the graph's inputs, of the compiled shapes.
+        seed: targets, int64 [N], -1 for the top class; or directions [N, K], if it was compiled for these.
 
     Raises:
         NonFiniteError: if an activation or the relevance is not finite, naming the first such tensor.
     """
-    names = [RELEVANCE, "srd.seed", "srd.scores", "srd.chosen"]
-    if compiled.booked:
-        names.append("srd.ledger")
-    feeds = {compiled.plan.source.name: data, TARGET: targets}
-    found = run(session, names, feeds)
-    if not compiled.booked:
-        found.append(np.zeros((len(data), 0), np.float32))
-    result = Result(*found)
-    if not all(np.isfinite(a).all() for a in (result.relevance, result.seed, result.scores, result.ledger)):
-        _report_non_finite(compiled, data, session.get_providers())
-    return result
+    seed_input = TARGET if CHOSEN in compiled.outputs else DIRECTION
+    names = list(compiled.outputs)
+    found = dict(zip(names, run(session, names, {**feeds, seed_input: seed}), strict=True))
+    maps = [found[name] for name in names if name.startswith(RELEVANCE)]
+    batch = compiled.backward.seeded.shape[0]
+    ledger = found.get(LEDGER, np.zeros((batch, 0), np.float32))
+    if not all(np.isfinite(a).all() for a in (*maps, found[SEED], found[SCORES], ledger)):
+        _report_non_finite(compiled, feeds, session.get_providers())
+    relevance = dict(zip((s.name for s in compiled.plan.sources), maps, strict=True))
+    return Result(relevance, found[SEED], found[SCORES], ledger, found.get(CHOSEN))
 
 
-def _report_non_finite(compiled: Compiled, data: Array, providers: Sequence[str]) -> None:
+def _report_non_finite(compiled: Compiled, feeds: Mapping[str, Array], providers: Sequence[str]) -> None:
     graph = compiled.plan.graph
     producers = graph.producers
     values = [v for v in graph.values.values() if v.known and v.is_float and v.name in producers]
-    for value, array in zip(values, expose(compiled.forward, values, data, providers), strict=True):
+    for value, array in zip(values, expose(compiled.forward, values, feeds, providers), strict=True):
         if not np.isfinite(array).all():
             node = producers[value.name]
             kind = "NaN" if np.isnan(array).any() else "infinity"
@@ -177,14 +206,20 @@ def _report_non_finite(compiled: Compiled, data: Array, providers: Sequence[str]
     )
 
 
+def exposing_session(
+    forward: ModelProto, values: Sequence[Value], providers: Sequence[str]
+) -> onnxruntime.InferenceSession:
+    """A session of the simplified model whose outputs are these tensors (the augmented outputs)."""
+    return make_session(exposed(forward, values).SerializeToString(), providers)
+
+
 def expose(
-    forward: ModelProto, values: Sequence[Value], data: Array, providers: Sequence[str]
+    forward: ModelProto, values: Sequence[Value], feeds: Mapping[str, Array], providers: Sequence[str]
 ) -> list[Array]:
-    """The values of inner tensors for one input (the augmented outputs), in the order asked for."""
+    """The values of inner tensors for one input, in the order asked for."""
     if not values:
         return []
-    session = make_session(exposed(forward, values).SerializeToString(), providers)
-    return run(session, [v.name for v in values], {forward.graph.input[0].name: data})
+    return run(exposing_session(forward, values, providers), [v.name for v in values], feeds)
 
 
 def values_named(graph: Graph, names: Sequence[str]) -> list[Value]:

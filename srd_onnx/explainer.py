@@ -2,7 +2,7 @@
 
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, islice
 from pathlib import Path
@@ -16,38 +16,46 @@ from numpy.typing import NDArray
 from graph_rules import RULES
 from srd_onnx import runtime, zoo
 from srd_onnx.engine import (
+    Case,
     Compiled,
+    Result,
     compile_model,
     explanation_session,
-    expose,
+    exposing_session,
     plan_for,
     run_explanation,
     standalone,
     values_named,
 )
-from srd_onnx.errors import LayoutError, NonFiniteError, OptionError, ShapeError, UnknownTargetError
+from srd_onnx.errors import NonFiniteError, OptionError, UnknownTargetError
 from srd_onnx.explanation import Explanation
 from srd_onnx.files import atomic_write
 from srd_onnx.inputs import Item, Sources, Transform, read_items, require_channels
 from srd_onnx.load import load_model
 from srd_onnx.options import DEFAULT_PRESET, Options, options_of
 from srd_onnx.plan import Plan
+from srd_onnx.ports import Port, ports_of
 from srd_onnx.preprocess import Preprocess, torchvision_default
-from srd_onnx.roles import Role, guess_layout, parse_layout
-from srd_onnx.targets import Target, resolve_targets
+from srd_onnx.roles import Role
+from srd_onnx.seed import TOP_CLASS
+from srd_onnx.targets import At, Target, resolve_classes, split_targets
 
 Array = NDArray[Any]
 _KEPT_SHAPES = 4  # compiled sessions that are kept, the last used ones
-_ASSUMED_SIZE = 224  # of a position axis that the model leaves open, where nothing else says
 
 
 @dataclass(frozen=True, eq=False)
 class _Ready:
-    """A session for one input shape, and the seconds it took to compile and load."""
+    """A session for one set of input shapes, and the seconds it took to compile and load."""
 
     compiled: Compiled
     session: onnxruntime.InferenceSession
     seconds: float
+
+    @property
+    def scores(self) -> int:
+        """How many scores there are."""
+        return self.compiled.backward.seeded.shape[1]
 
 
 class Explainer:
@@ -57,7 +65,7 @@ class Explainer:
         model: a path, a name from the zoo, the bytes of a model, or a ModelProto.
         preprocess: makes the model's input from a photo. Left out: what the zoo knows, else the torchvision
             convention, and `meta["preprocess_assumed"]` says so.
-        layout: the axes of the input, such as "NCHW" or "NHWC"; guessed if left out.
+        layout: the axes of the first input, such as "NCHW" or "NHWC", or of any input by name; guessed if left out.
         preset: a named set of options.
         boundary, seed, sign, bias: single options that differ from the preset, see `Options`.
         labels: class names, or a file of them.
@@ -76,7 +84,7 @@ class Explainer:
         model: str | Path | bytes | onnx.ModelProto,
         *,
         preprocess: Transform | None = None,
-        layout: str | None = None,
+        layout: str | Mapping[str, str] | None = None,
         preset: str = DEFAULT_PRESET,
         boundary: str | None = None,
         seed: str | None = None,
@@ -93,38 +101,35 @@ class Explainer:
         self.options: Options = options_of(preset, boundary=boundary, seed=seed, sign=sign, bias=bias)
         self.providers, self.provider_note = runtime.choose_providers(providers)
         self._threads = threads
-        self._input = _only_input(self.model.proto)
-        self._declared = _declared_shape(self._input)
-        self.layout_guessed = layout is None and entry is None
-        self.layout = layout or (entry.layout if entry else guess_layout(self._declared, self._input.name))
-        self.axes = parse_layout(self.layout, self._input.name, self._declared)
+        self.ports = ports_of(self.model.proto, layout, entry.layout if entry else None)
         self.preprocess_assumed = preprocess is None and entry is None
-        self.preprocess: Transform = preprocess or (entry.preprocess if entry else self._usual_preprocess())
+        self.preprocess: Transform = preprocess or (
+            entry.preprocess if entry else _usual_preprocess(self.ports[0])
+        )
         self.labels = _labels(labels, entry)
-        self._sessions: OrderedDict[tuple[int, ...], _Ready] = OrderedDict()
+        self._sessions: OrderedDict[Hashable, _Ready] = OrderedDict()
 
     # Looking at the model
 
     @property
+    def layout(self) -> str:
+        """One letter for each axis of the first input."""
+        return self.ports[0].layout
+
+    @property
+    def layout_guessed(self) -> bool:
+        """Whether nobody said the layout."""
+        return any(port.guessed for port in self.ports)
+
+    @property
     def input_shape(self) -> tuple[int, ...]:
-        """The shape for which `plan` and `graph` are shown: as declared, open sizes filled in, batch 1."""
-        sizes = iter(self._picture_size())
-        shape = []
-        for size, role in zip(self._declared, self.axes.roles, strict=True):
-            given = (
-                next(sizes, _ASSUMED_SIZE)
-                if role is Role.POSITION
-                else {Role.BATCH: 1, Role.CHANNEL: 3}[role]
-            )
-            shape.append(size if size is not None else given)
-        return tuple(shape)
+        """The shape of the first input for which `plan` and `graph` are shown: open sizes filled in, batch 1."""
+        return self._shown_shapes()[self.ports[0].name]
 
     @property
     def plan(self) -> Plan:
         """What would be done for `input_shape`, node by node; `print` it."""
-        return plan_for(
-            self.model.proto, {self._input.name: self.input_shape}, self.axes, RULES, self.options
-        )[1]
+        return plan_for(self.model.proto, self._case(self._shown_shapes()), RULES)[1]
 
     @property
     def graph(self) -> Any:
@@ -135,6 +140,10 @@ class Explainer:
     def provider(self) -> str:
         """The execution provider that sessions really run on."""
         return self.providers[0]
+
+    def label(self, target: int) -> str | None:
+        """The class name of an index, where it is known."""
+        return self.labels[target] if self.labels and target < len(self.labels) else None
 
     # Explaining
 
@@ -148,8 +157,10 @@ class Explainer:
         """Explanations, input by input, and for each in the order of its targets.
 
         Args:
-            inputs: paths of photos; photos, uint8 [H, W, 3]; or preprocessed data, N×... or a list of them.
-            targets: an index, a label, "top3", or several; the prediction if left out.
+            inputs: paths of photos; photos, uint8 [H, W, 3]; or preprocessed data, N×... or a list of them; for a
+                model with several inputs a dictionary from their names to arrays.
+            targets: a class by index, label or "top3"; any elements as `At("output", index)` or "output[3, 4:]"; or
+                several; the prediction if left out.
             batch_size: inputs per run; the maps do not depend on it.
 
         Raises:
@@ -167,11 +178,13 @@ class Explainer:
         batch_size: int = 1,
     ) -> Iterator[Explanation]:
         """As `explain`, one after the other, so that thousands need no memory."""
-        items = read_items(inputs, self.axes, self.preprocess)
-        size = self._declared[0] or _at_least_one("batch_size", batch_size)
-        for _, alike in groupby(items, key=lambda item: item.data.shape):
-            while chunk := list(islice(alike, size)):
-                yield from self._explain_chunk(chunk, targets, size)
+        classes, selections = split_targets(targets)
+        for chunk, size in self._chunks(inputs, _at_least_one("batch_size", batch_size)):
+            explained = [self._classes(chunk, size, classes)] if classes else []
+            explained += [self._selection(chunk, size, at) for at in selections]
+            for row in range(len(chunk)):
+                for by_row in explained:
+                    yield from by_row[row]
 
     def preactivations(self, inputs: Sources, names: str | Sequence[str] | None = None) -> dict[str, Array]:
         """Inner tensors of the graph, by name: the augmented outputs.
@@ -189,29 +202,37 @@ class Explainer:
         """
         found: dict[str, list[Array]] = {}
         names = [names] if isinstance(names, str) else names
-        for item in read_items(inputs, self.axes, self.preprocess):
-            compiled = self._ready((self._declared[0] or 1, *item.data.shape)).compiled
-            plan = compiled.plan
-            values = list(plan.preactivations) if names is None else values_named(plan.graph, names)
-            data = self._stacked([item], plan.source.shape[0], plan.source.dtype)
-            unique = list(dict.fromkeys(values))
-            arrays = dict(zip(unique, expose(compiled.forward, unique, data, self.providers), strict=True))
+        sessions: dict[Hashable, Any] = {}
+        for chunk, size in self._chunks(inputs, 1):
+            shapes = self._shapes(chunk[0], size)
+            key = tuple(sorted(shapes.items()))
+            if key not in sessions:
+                forward, plan = plan_for(self.model.proto, self._case(shapes), RULES)
+                values = list(plan.preactivations) if names is None else values_named(plan.graph, names)
+                unique = list(dict.fromkeys(values))
+                sessions[key] = (values, unique, exposing_session(forward, unique, self.providers))
+            values, unique, session = sessions[key]
+            arrays = runtime.run(session, [v.name for v in unique], self._feeds(chunk, size))
+            by_value = dict(zip(unique, arrays, strict=True))
             for name, value in zip(names or [v.name for v in values], values, strict=True):
-                found.setdefault(name, []).append(arrays[value][:1])
+                found.setdefault(name, []).append(by_value[value][: len(chunk)])
         return {name: np.concatenate(parts) for name, parts in found.items()}
 
     def compile(self, path: str | Path | None = None, *, batch: int | None = None) -> onnx.ModelProto:
         """The explained model as one ordinary ONNX model: the original outputs plus `relevance`.
 
         Its extra input `target` (int64 [batch], -1 for the top class) is optional. Written to `path` if given. The
-        batch is 1 where neither it nor the model says otherwise.
+        batch is 1 where neither it nor the model says otherwise. With several explained inputs there is one output
+        `relevance/NAME` for each.
 
         Raises:
             OutputError: the file cannot be written.
         """
-        size = self.input_shape[0] if batch is None else _at_least_one("batch", batch)
-        shape = (size, *self.input_shape[1:])
-        model = standalone(self._compiled(shape))
+        shapes = self._shown_shapes()
+        if batch is not None:
+            _at_least_one("batch", batch)
+            shapes |= {p.name: (batch, *shapes[p.name][1:]) for p in self.ports if p.has_batch}
+        model = standalone(compile_model(self.model.proto, self._case(shapes), RULES))
         onnx.checker.check_model(model)
         if path is not None:
             atomic_write(path, model.SerializeToString())
@@ -219,152 +240,183 @@ class Explainer:
 
     # Inside
 
-    def _explain_chunk(
-        self, items: list[Item], targets: Target | Sequence[Target] | None, size: int
-    ) -> Iterator[Explanation]:
-        ready = self._ready((size, *items[0].data.shape))
-        compiled, session = ready.compiled, ready.session
-        data = self._stacked(items, size, compiled.plan.source.dtype)
+    def _chunks(self, inputs: Sources, batch_size: int) -> Iterator[tuple[list[Item], int]]:
+        """Items of the same shapes, and how many the model takes at once."""
+        fixed = [port.declared[0] for port in self.ports if port.has_batch and port.declared[0]]
+        size = fixed[0] if fixed else batch_size
+        if not all(port.has_batch for port in self.ports):
+            size = 1
+        for _, alike in groupby(
+            read_items(inputs, self.ports, self.preprocess), key=lambda item: item.shapes
+        ):
+            while chunk := list(islice(alike, size)):
+                yield chunk, size
+
+    def _classes(self, items: list[Item], size: int, wanted: Sequence[int | str]) -> list[list[Explanation]]:
+        """For each input the explanations of its classes."""
+        ready = self._ready(self._shapes(items[0], size))
+        feeds = self._feeds(items, size)
         began = time.perf_counter()
-        top = run_explanation(session, compiled, data, np.full(size, -1, np.int64))
-        wanted = [resolve_targets(targets, top.scores[i], self.labels) for i in range(len(items))]
-        results = {}
-        for column in range(max(map(len, wanted))):
-            indices = [row[min(column, len(row) - 1)] for row in wanted]
+        # An index needs no prediction first.
+        first = wanted[0] if isinstance(wanted[0], int) and 0 <= wanted[0] < ready.scores else TOP_CLASS
+        top = run_explanation(ready.session, ready.compiled, feeds, np.full(size, first, np.int64))
+        assert top.chosen is not None
+        rows = [resolve_classes(wanted, top.scores[i], self.labels) for i in range(len(items))]
+        results = []
+        for column in range(max(map(len, rows))):
+            indices = [row[min(column, len(row) - 1)] for row in rows]
             asked = np.array(indices + [indices[-1]] * (size - len(items)), np.int64)
             same = (asked[: len(items)] == top.chosen[: len(items)]).all()
-            results[column] = top if same else run_explanation(session, compiled, data, asked)
-        seconds = time.perf_counter() - began
-        for i, item in enumerate(items):
-            for column, target in enumerate(wanted[i]):
-                yield self._explanation(
-                    compiled, results[column], i, item, target, {"compile": ready.seconds, "run": seconds}
-                )
+            results.append(top if same else run_explanation(ready.session, ready.compiled, feeds, asked))
+        seconds = {"compile": ready.seconds, "run": time.perf_counter() - began}
+        return [
+            [
+                self._explanation(ready.compiled, results[c], i, item, t, seconds)
+                for c, t in enumerate(rows[i])
+            ]
+            for i, item in enumerate(items)
+        ]
+
+    def _selection(self, items: list[Item], size: int, at: At) -> list[list[Explanation]]:
+        """For each input the explanation of some elements of a tensor."""
+        ready = self._ready(self._shapes(items[0], size), at.tensor)
+        target = ready.compiled.plan.target
+        shape = (
+            target.shape[1:]
+            if ready.compiled.plan.roles[target.name].roles[:1] == (Role.BATCH,)
+            else target.shape
+        )
+        direction = np.tile(at.direction(shape), (size, 1)).astype(target.dtype)
+        began = time.perf_counter()
+        result = run_explanation(ready.session, ready.compiled, self._feeds(items, size), direction)
+        seconds = {"compile": ready.seconds, "run": time.perf_counter() - began}
+        return [
+            [self._explanation(ready.compiled, result, i, item, at, seconds)] for i, item in enumerate(items)
+        ]
 
     def _explanation(
-        self, compiled: Compiled, result: Any, row: int, item: Item, target: int, seconds: dict[str, float]
+        self,
+        compiled: Compiled,
+        result: Result,
+        row: int,
+        item: Item,
+        target: int | At,
+        seconds: dict[str, float],
     ) -> Explanation:
         ledger: dict[str, float] = {}
         for name, amount in zip(compiled.booked, result.ledger[row], strict=True):
             ledger[name] = ledger.get(name, 0.0) + float(amount)
-        relevance = np.asarray(result.relevance[row], np.float32)
-        seed, total = float(result.seed[row]), float(relevance.sum(dtype=np.float64))
-        meta = self._meta(compiled, item, result.scores[row]) | {
+        maps = {name: np.asarray(array[row], np.float32) for name, array in result.relevance.items()}
+        seed, total = float(result.seed[row]), sum(float(m.sum(dtype=np.float64)) for m in maps.values())
+        scores = np.asarray(result.scores[row], np.float32)
+        is_class = isinstance(target, int)
+        meta = describe(self, compiled, item) | {
+            "top5": self._top(scores) if is_class else [],
             "seed_value": seed,
             "sum_relevance": total,
             "sum_ledger": sum(ledger.values()),
             "seconds": seconds,
         }
         return Explanation(
-            relevance=relevance,
-            target=target,
-            logits=np.asarray(result.scores[row], np.float32),
+            relevance=next(iter(maps.values())),
+            relevances=maps,
+            target=target if isinstance(target, int) else str(target),
+            logits=scores if is_class else np.array([seed], np.float32),
             ledger=ledger,
             residual=seed - total - sum(ledger.values()),
             meta=meta,
             image=item.image,
-            label=self.label(target),
+            label=self.label(target) if isinstance(target, int) else None,
             name=item.name,
         )
 
-    def label(self, target: int) -> str | None:
-        """The class name of an index, where it is known."""
-        return self.labels[target] if self.labels and target < len(self.labels) else None
+    def _top(self, scores: Array) -> list[dict[str, Any]]:
+        best = [int(i) for i in np.argsort(-scores, kind="stable")[:5]]
+        return [{"index": i, "label": self.label(i), "logit": float(scores[i])} for i in best]
 
-    def _meta(self, compiled: Compiled, item: Item, scores: Array) -> dict[str, Any]:
-        plan, loaded = compiled.plan, self.model
-        top = [int(i) for i in np.argsort(-scores, kind="stable")[:5]]
-        return {
-            "model": {
-                "path": str(loaded.path) if loaded.path else None,
-                "sha256": loaded.sha256,
-                "opset": loaded.opset,
-                "producer": loaded.producer,
-                "parameters": loaded.parameters,
-            },
-            "input": {"name": plan.source.name, "shape": list(plan.source.shape), **(item.origin or {})},
-            "layout": self.layout,
-            "layout_guessed": self.layout_guessed,
-            "preprocess": self.preprocess.to_dict() if isinstance(self.preprocess, Preprocess) else "custom",
-            "preprocess_assumed": self.preprocess_assumed,
-            "preset": self.preset,
-            "options": self.options.to_dict(),
-            "target_tensor": plan.target.name,
-            "boundary": list(plan.boundary),
-            "approximate": {s.node.origins[0]: s.approximate for s in plan.steps if s.approximate},
-            "top5": [{"index": i, "label": self.label(i), "logit": float(scores[i])} for i in top],
-            "provider": self.provider,
-            "versions": runtime.versions(),
-        }
-
-    def _ready(self, shape: tuple[int, ...]) -> _Ready:
-        if shape not in self._sessions:
-            require_channels(shape, self._declared, self.axes, self._input.name)
+    def _ready(self, shapes: dict[str, tuple[int, ...]], explained: str | None = None) -> _Ready:
+        key = (tuple(sorted(shapes.items())), explained)
+        if key not in self._sessions:
+            require_channels(shapes[self.ports[0].name], self.ports[0])
             began = time.perf_counter()
-            compiled = self._compiled(shape)
+            compiled = compile_model(self.model.proto, self._case(shapes, explained), RULES)
             session = explanation_session(compiled, self.providers, self._threads)
-            self._sessions[shape] = _Ready(compiled, session, time.perf_counter() - began)
+            self._sessions[key] = _Ready(compiled, session, time.perf_counter() - began)
             while len(self._sessions) > _KEPT_SHAPES:
                 self._sessions.popitem(last=False)
-        self._sessions.move_to_end(shape)
-        return self._sessions[shape]
+        self._sessions.move_to_end(key)
+        return self._sessions[key]
 
-    def _compiled(self, shape: tuple[int, ...]) -> Compiled:
-        return compile_model(self.model.proto, {self._input.name: shape}, self.axes, RULES, self.options)
+    def _case(self, shapes: Mapping[str, tuple[int, ...]], explained: str | None = None) -> Case:
+        start = {port.name: port.axes for port in self.ports}
+        return Case(shapes, start, self.options, explained, free=explained is not None)
 
-    def _stacked(self, items: list[Item], size: int, dtype: np.dtype[Any]) -> Array:
-        """A full batch; a short one is filled up with its last item, so that no other shape is compiled."""
-        rows = [item.data for item in items] + [items[-1].data] * (size - len(items))
-        with np.errstate(over="ignore"):
-            data = np.stack(rows).astype(dtype)
-        if dtype.kind == "f" and not np.isfinite(data).all():
-            raise NonFiniteError(
-                f"{items[0].name}: its values are too large for the {dtype} that the model takes; "
-                "check the preprocessing"
-            )
-        return data
+    def _shapes(self, item: Item, size: int) -> dict[str, tuple[int, ...]]:
+        given = item.shapes
+        return {p.name: (size, *given[p.name]) if p.has_batch else given[p.name] for p in self.ports}
 
-    def _picture_size(self) -> tuple[int, ...]:
-        preprocess = getattr(self, "preprocess", None)
-        crop = preprocess.crop if isinstance(preprocess, Preprocess) else None
-        return crop or ()
+    def _shown_shapes(self) -> dict[str, tuple[int, ...]]:
+        crop = self.preprocess.crop if isinstance(self.preprocess, Preprocess) else None
+        return {port.name: port.shape(crop or ()) for port in self.ports}
 
-    def _usual_preprocess(self) -> Preprocess:
-        if len(self.axes.positions) != 2:
-            return Preprocess()  # no picture: a photo is refused where it is given
-        sizes = [self.input_shape[axis] for axis in self.axes.positions]
-        usual = torchvision_default(sizes[0], sizes[-1])
-        grey = [self.input_shape[axis] for axis in self.axes.channels] == [1]
-        return replace(usual, mean=(0.0,), std=(1.0,), channel_order="GRAY") if grey else usual
+    def _feeds(self, items: list[Item], size: int) -> dict[str, Array]:
+        return {port.name: _stacked(items, size, port) for port in self.ports}
+
+
+def describe(explainer: Explainer, compiled: Compiled, item: Item) -> dict[str, Any]:
+    """What is needed to make an explanation again, as plain data."""
+    plan, loaded = compiled.plan, explainer.model
+    source, preprocess = plan.sources[0], explainer.preprocess
+    return {
+        "model": {
+            "path": str(loaded.path) if loaded.path else None,
+            "sha256": loaded.sha256,
+            "opset": loaded.opset,
+            "producer": loaded.producer,
+            "parameters": loaded.parameters,
+        },
+        "input": {"name": source.name, "shape": list(source.shape), **(item.origin or {})},
+        "layout": explainer.layout,
+        "layout_guessed": explainer.layout_guessed,
+        "preprocess": preprocess.to_dict() if isinstance(preprocess, Preprocess) else "custom",
+        "preprocess_assumed": explainer.preprocess_assumed,
+        "preset": explainer.preset,
+        "options": explainer.options.to_dict(),
+        "target_tensor": plan.target.name,
+        "boundary": list(plan.boundary),
+        "approximate": {s.node.origins[0]: s.approximate for s in plan.steps if s.approximate},
+        "provider": explainer.provider,
+        "versions": runtime.versions(),
+    }
+
+
+def _stacked(items: list[Item], size: int, port: Port) -> Array:
+    """A full batch; a short one is filled up with its last item, so that no other shape is compiled."""
+    rows = [item.data[port.name] for item in items]
+    with np.errstate(over="ignore"):
+        data = np.stack(rows + [rows[-1]] * (size - len(rows))).astype(port.dtype)
+    if port.dtype.kind == "f" and not np.isfinite(data).all():
+        raise NonFiniteError(
+            f"{items[0].name}: its values are too large for the {port.dtype} that the model takes; "
+            "check the preprocessing"
+        )
+    return data if port.has_batch else data[0]
+
+
+def _usual_preprocess(port: Port) -> Preprocess:
+    if len(port.axes.positions) != 2:
+        return Preprocess()  # no picture: a photo is refused where it is given
+    shape = port.shape()
+    sizes = [shape[axis] for axis in port.axes.positions]
+    usual = torchvision_default(sizes[0], sizes[-1])
+    grey = [shape[axis] for axis in port.axes.channels] == [1]
+    return replace(usual, mean=(0.0,), std=(1.0,), channel_order="GRAY") if grey else usual
 
 
 def _at_least_one(name: str, number: int) -> int:
     if number < 1:
         raise OptionError(f"{name}={number}: it must be at least 1")
     return number
-
-
-def _only_input(model: onnx.ModelProto) -> onnx.ValueInfoProto:
-    inputs: list[onnx.ValueInfoProto] = list(model.graph.input)
-    if len(inputs) > 1:
-        raise LayoutError(
-            f"the model has {len(inputs)} inputs ({', '.join(i.name for i in inputs)}); "
-            "only models with one input can be explained so far"
-        )
-    return inputs[0]
-
-
-def _declared_shape(value: onnx.ValueInfoProto) -> tuple[int | None, ...]:
-    tensor = value.type.tensor_type
-    if value.type.WhichOneof("value") != "tensor_type":
-        raise ShapeError(f"input '{value.name}' is no tensor but a {value.type.WhichOneof('value')}")
-    if not tensor.HasField("shape"):
-        raise ShapeError(
-            f"input '{value.name}' declares no shape at all; set one, e.g. with onnx.tools.update_model_dims"
-        )
-    return tuple(
-        d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else None for d in tensor.shape.dim
-    )
 
 
 def _labels(given: Sequence[str] | str | Path | None, entry: zoo.ZooModel | None) -> tuple[str, ...] | None:

@@ -3,7 +3,7 @@
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,13 @@ class Explanation:
     Shapes: relevance [H, W] float32; logits [K] float32; image [H, W, 3] uint8, RGB, as the model saw it.
     Units: relevance, ledger and residual in those of the seed (logits, if a logit was seeded).
     Conserves: ``sum(relevance) + sum(ledger) + residual`` is the seed; the ledger is by original node name.
+    ``target`` is a class index, or what is explained in words; then ``logits`` [1] is its value.
+    ``relevances`` holds the map of each explained input by its name; ``relevance`` is the first of them.
     ``meta`` says how to make it again: model, options, versions.
     """
 
     relevance: NDArray[np.float32]
-    target: int
+    target: int | str
     logits: NDArray[np.float32]
     ledger: Mapping[str, float]
     residual: float
@@ -34,16 +36,19 @@ class Explanation:
     image: NDArray[np.uint8] | None = None
     label: str | None = None
     name: str = "image"
+    relevances: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
 
     @property
     def title(self) -> str:
-        """The class by its label, or by its index where there is none."""
+        """The class by its label, or by its index where there is none; else the elements that are explained."""
+        if isinstance(self.target, str):
+            return self.target
         return f"class {self.target}" if self.label is None else f"{self.label} (class {self.target})"
 
     @property
     def score(self) -> float:
         """The target's logit."""
-        return float(self.logits[self.target])
+        return float(self.logits[0 if isinstance(self.target, str) else self.target])
 
     def overlay(self) -> NDArray[np.uint8]:
         """Return the image in grey with the relevance over it, uint8 [H, W, 3], RGB.
@@ -77,7 +82,7 @@ class Explanation:
         np.savez_compressed(
             buffer,
             relevance=np.asarray(self.relevance, np.float32),
-            target=np.int64(self.target),
+            target=np.str_(self.target) if isinstance(self.target, str) else np.int64(self.target),
             logits=np.asarray(self.logits, np.float32),
             residual=np.float64(self.residual),
             name=np.str_(self.name),
@@ -94,7 +99,7 @@ class Explanation:
 
         Raises: OutputError if they cannot be written.
         """
-        stem = f"{safe_file_name(self.name)}.{self.target}"
+        stem = f"{safe_file_name(self.name)}.{safe_file_name(str(self.target))}"
         paths = {kind: Path(directory) / f"{stem}.{kind}" for kind in ("png", "npz")}
         atomic_write_all({paths["png"]: self.png(), paths["npz"]: self.npz()})
         return paths

@@ -1,7 +1,7 @@
 """From paths, photos or arrays to the arrays that the model takes."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,35 +10,42 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srd_onnx.errors import InputError, LayoutError, NonFiniteError, ShapeError
+from srd_onnx.ports import Port
 from srd_onnx.preprocess import Preprocess, read_image
-from srd_onnx.roles import Axes, Role
+from srd_onnx.roles import Role
 
 Array = NDArray[Any]
-Source = str | Path | Array
+Source = str | Path | Array | Mapping[str, Array]
 Sources = Source | Sequence[Source]
 Transform = Preprocess | Callable[[NDArray[np.uint8]], Array]
 
 
 @dataclass(frozen=True, eq=False)
 class Item:
-    """One input: the data without its batch axis, in the model's layout, and where it came from.
+    """One input: its data for each of the model's inputs, without the batch axis, and where it came from.
 
-    `image` is the photo as the model sees it, uint8 [H, W, 3]; None for a plain array.
+    `image` is the photo as the model sees it, uint8 [H, W, 3]; None for plain arrays.
     """
 
-    data: Array
+    data: Mapping[str, Array]
     name: str
     image: NDArray[np.uint8] | None = None
     origin: dict[str, str] | None = None
 
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each, without the batch axis."""
+        return {name: array.shape for name, array in self.data.items()}
 
-def read_items(sources: Sources, axes: Axes, preprocess: Transform) -> Iterator[Item]:
+
+def read_items(sources: Sources, ports: Sequence[Port], preprocess: Transform) -> Iterator[Item]:
     """One item per input, read lazily.
 
     Args:
         sources: a path, or several; a photo uint8 [H, W, 3] RGB, or several; preprocessed data, with the batch
-            axis (N×...) or without it, in the model's layout.
-        axes: of the model's input.
+            axis (N×...) or without it, in the model's layout; for a model with several inputs a mapping from their
+            names to arrays, or several of these.
+        ports: the model's inputs.
         preprocess: makes model input [h, w, C] from a photo.
 
     Raises:
@@ -46,24 +53,51 @@ def read_items(sources: Sources, axes: Axes, preprocess: Transform) -> Iterator[
         ShapeError: an array has another number of axes than the model's input.
         NonFiniteError: NaN or infinity in the data.
     """
-    if isinstance(sources, str | Path | np.ndarray):
+    if isinstance(sources, str | Path | np.ndarray | Mapping):
         sources = [sources]
     if not isinstance(sources, Iterable):
         raise InputError(
             f"the inputs are a path, a numpy array or a list of these, not a {type(sources).__name__}"
         )
     for number, source in enumerate(sources):
-        if isinstance(source, str | Path):
-            image = read_image(source)
-            digest = hashlib.sha256(Path(source).read_bytes()).hexdigest()
-            origin = {"path": str(source), "sha256": digest}
-            yield _from_photo(image, Path(source).stem, axes, preprocess, origin)
-        elif isinstance(source, np.ndarray) and _is_photo(source):
-            yield _from_photo(source, f"image{number}", axes, preprocess, None)
-        elif isinstance(source, np.ndarray):
-            yield from _from_array(source, axes, number)
-        else:
-            raise InputError(f"an input is a path or a numpy array, not a {type(source).__name__}")
+        if isinstance(source, Mapping):
+            yield from _from_mapping(source, ports, number)
+            continue
+        if len(ports) > 1:
+            names = ", ".join(repr(port.name) for port in ports)
+            raise InputError(
+                f"the model has the inputs {names}: give a dictionary from their names to arrays"
+            )
+        yield from _from_single(source, ports[0], preprocess, number)
+
+
+def _from_single(source: Any, port: Port, preprocess: Transform, number: int) -> Iterator[Item]:
+    if isinstance(source, str | Path):
+        image = read_image(source)
+        digest = hashlib.sha256(Path(source).read_bytes()).hexdigest()
+        origin = {"path": str(source), "sha256": digest}
+        yield _from_photo(image, Path(source).stem, port, preprocess, origin)
+    elif isinstance(source, np.ndarray) and _is_photo(source):
+        yield _from_photo(source, f"image{number}", port, preprocess, None)
+    elif isinstance(source, np.ndarray):
+        yield from _from_array(source, port, number)
+    else:
+        raise InputError(f"an input is a path or a numpy array, not a {type(source).__name__}")
+
+
+def _from_mapping(source: Mapping[str, Any], ports: Sequence[Port], number: int) -> Iterator[Item]:
+    wanted = [port.name for port in ports]
+    if set(source) != set(wanted):
+        raise InputError(f"the model takes the inputs {wanted}, but {sorted(map(str, source))} were given")
+    columns = {port.name: list(_from_array(np.asarray(source[port.name]), port, number)) for port in ports}
+    counts = {name: len(rows) for name, rows in columns.items()}
+    size = max(counts.values())
+    if any(count not in (1, size) for count in counts.values()):
+        raise ShapeError(f"the inputs have different numbers of rows: {counts}")
+    for index in range(size):
+        rows = {name: items[min(index, len(items) - 1)] for name, items in columns.items()}
+        data = {name: item.data[name] for name, item in rows.items()}
+        yield Item(data, f"input{number}" if size == 1 else f"input{number}_{index}")
 
 
 def _is_photo(array: Array) -> bool:
@@ -71,8 +105,9 @@ def _is_photo(array: Array) -> bool:
 
 
 def _from_photo(
-    image: NDArray[np.uint8], name: str, axes: Axes, preprocess: Transform, origin: dict[str, str] | None
+    image: NDArray[np.uint8], name: str, port: Port, preprocess: Transform, origin: dict[str, str] | None
 ) -> Item:
+    axes = port.axes
     data = np.asarray(preprocess(image))
     order = [axis for axis, role in enumerate(axes.roles) if role is not Role.BATCH]
     if len(order) != 3 or len(axes.positions) != 2 or data.ndim != 3:
@@ -83,38 +118,41 @@ def _from_photo(
         data = data.transpose(2, 0, 1)
     _require_finite(data, name)
     view = preprocess.view(image) if isinstance(preprocess, Preprocess) else None
-    return Item(np.ascontiguousarray(data), name, view, origin)
+    return Item({port.name: np.ascontiguousarray(data)}, name, view, origin)
 
 
-def _from_array(array: Array, axes: Axes, number: int) -> Iterator[Item]:
+def _from_array(array: Array, port: Port, number: int) -> Iterator[Item]:
+    axes = port.axes
     rank = len(axes.roles)
-    if array.ndim == rank - 1 and Role.BATCH in axes.roles:
-        array = array[None]
-    if array.ndim != rank:
+    if not port.has_batch:
+        rows = array[None] if array.ndim == rank else array
+        fits = rows.ndim == rank + 1
+    else:
+        rows = array[None] if array.ndim == rank - 1 else array
+        fits = rows.ndim == rank
+    if not fits:
         raise ShapeError(
             f"input {number} has shape {list(array.shape)}, but the model's input has the {rank} axes {axes}"
         )
-    if array.dtype.kind not in "fiu":
+    if array.dtype.kind not in "fiub":
         raise ShapeError(f"input {number} has dtype {array.dtype}; the model takes numbers")
-    for index, row in enumerate(array):
-        name = f"input{number}" if len(array) == 1 else f"input{number}_{index}"
+    for index, row in enumerate(rows):
+        name = f"input{number}" if len(rows) == 1 else f"input{number}_{index}"
         _require_finite(row, name)
-        yield Item(row, name)
+        yield Item({port.name: row}, name)
 
 
-def require_channels(
-    shape: Sequence[int], declared: Sequence[int | None], axes: Axes, input_name: str
-) -> None:
+def require_channels(shape: Sequence[int], port: Port) -> None:
     """Refuse a wrong number of channels in words that help more than the sizes alone.
 
     Raises:
-        ShapeError: if `shape` and `declared`, both with the batch axis, differ on a channel axis.
+        ShapeError: if `shape`, with the batch axis, and what the model declares differ on a channel axis.
     """
-    for axis in axes.channels:
-        given, wanted = shape[axis], declared[axis]
+    for axis in port.axes.channels:
+        given, wanted = shape[axis], port.declared[axis]
         if wanted is not None and given != wanted:
             raise ShapeError(
-                f"the data has {given} channels, but input '{input_name}' with the axes {axes} takes {wanted}; a "
+                f"the data has {given} channels, but input '{port.name}' with the axes {port.axes} takes {wanted}; a "
                 "photo has 3 (RGB, BGR) or 1 (GRAY): check the channel order and the layout"
             )
 

@@ -1,12 +1,12 @@
 """The plan: which nodes relevance crosses, by which rule, in which form; every gap found before any work."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-import networkx as nx
-
+from srd_onnx.boundary import behind_integers, below, encoder, named, tensor_named
+from srd_onnx.crossing import Crossed, Gap, before_link, cross
 from srd_onnx.errors import (
     LayoutError,
     UnknownTensorError,
@@ -16,7 +16,7 @@ from srd_onnx.errors import (
 )
 from srd_onnx.ir import Graph, Node, Value
 from srd_onnx.options import Options
-from srd_onnx.roles import Axes, Problems, Role, living, propagate
+from srd_onnx.roles import Axes, Problems, Role, Roles, propagate
 from srd_onnx.rule import Rule, RuleTable
 
 Form = Literal["cotangent", "position"]
@@ -47,24 +47,6 @@ class Step:
         return "routes" if self.routes and self.forms == ("position",) else "+".join(self.forms)
 
 
-@dataclass(frozen=True)
-class Gap:
-    """A node that relevance can reach and that has no rule."""
-
-    node: Node
-    covered: tuple[int, ...]  # versions of the operator that do have a rule
-
-    @property
-    def reason(self) -> str:
-        """Which versions of the operator do have a rule."""
-        versions = ", ".join(map(str, self.covered))
-        return f"only versions {versions} have a rule" if versions else "no version is covered"
-
-    def __str__(self) -> str:
-        named = "" if self.node.name in self.node.origins else f" (made from {', '.join(self.node.origins)})"
-        return f"{self.node.key}  node '{self.node.name}'{named}  ({self.reason})"
-
-
 @dataclass(frozen=True, eq=False)
 class Plan:
     """Plain data: print it, save it, or hand it to `backward.build`.
@@ -75,14 +57,18 @@ class Plan:
 
     graph: Graph
     roles: dict[str, Axes] = field(repr=False)
-    source: Value
-    output: Value
+    sources: tuple[Value, ...]
     target: Value
     boundary: tuple[str, ...]
     shares: frozenset[str] = field(repr=False)
     steps: tuple[Step, ...] = field(repr=False)
     gaps: tuple[Gap, ...]
     options: Options
+
+    @property
+    def batch(self) -> int:
+        """How many inputs are explained at once."""
+        return batch_size(self.roles, self.sources)
 
     @property
     def preactivations(self) -> tuple[Value, ...]:
@@ -108,8 +94,8 @@ class Plan:
         lines = [
             f"target    {self.target.name} {list(self.target.shape)}",
             f"boundary  {', '.join(self.boundary) or '(none)'}",
-            f"input     {self.source.name} {list(self.source.shape)} axes {self.roles[self.source.name]}",
         ]
+        lines += [f"input     {s.name} {list(s.shape)} axes {self.roles[s.name]}" for s in self.sources]
         for step in self.steps:
             note = f"  approximate: {step.approximate}" if step.approximate else ""
             lines.append(f"  {step.form:10} {step.node.key!s:32} {' + '.join(step.node.origins)}{note}")
@@ -117,109 +103,79 @@ class Plan:
         return "\n".join(lines)
 
 
-def make_plan(graph: Graph, start: dict[str, Axes], rules: RuleTable, options: Options) -> Plan:
+def make_plan(
+    graph: Graph, start: Roles, rules: RuleTable, options: Options, explained: str | None = None
+) -> Plan:
     """Decide everything that can be decided before the model runs.
 
     Args:
         graph: the simplified graph.
-        start: the axes of the explained input, by its name.
+        start: the axes of the graph's inputs, by name.
         rules: the rule table.
         options: boundary, seed, sign, bias.
+        explained: the tensor (or original node) that is explained; the first output if left out, or what comes before
+            a softmax, log-softmax or sigmoid at its end.
 
     Raises:
         LayoutError: if a rule contradicts the roles that the layout leads to.
-        UnknownTensorError: if the boundary does not exist or relevance does not cross it.
-        UnreachableTargetError: if no relevance can get from the target to the input.
+        UnknownTensorError: if the boundary or what is explained does not exist, or relevance does not cross it.
+        UnreachableTargetError: if no relevance can get from the target to an input.
         UnsupportedCaseError: if the shape of a tensor that relevance crosses depends on the data.
     """
-    (source,) = (value for value in graph.inputs if value.name in start)
     problems: Problems = {}
     roles = propagate(graph, start, rules, problems)
-    output = graph.outputs[0]
-    target = _before_link(graph, rules, output)
-    crossed, gaps, reached = _crossing(graph, rules, roles, source, target)
-    if target.name == source.name:
-        raise UnreachableTargetError(
-            f"what is explained of the output '{output.name}' is the input '{source.name}' itself: "
-            "nothing lies between them"
-        )
-    if source.name not in reached:
-        raise UnreachableTargetError(
-            f"the target '{target.name}' does not depend on the input '{source.name}' along any path that carries "
-            "relevance (real numbers, not gates); choose another output"
-        )
+    target = (
+        before_link(graph, rules, graph.outputs[0]) if explained is None else _explained(graph, explained)
+    )
+    crossed, gaps, reached = cross(graph, rules, roles, start, target)
+    sources = tuple(value for value in graph.inputs if value.name in start and value.name in reached)
+    _require_reached(graph, sources, target)
     _require_known(crossed)
     if gaps:
         open_steps = tuple(
             Step(n, rule, (), carriers, routes=False, approximate=rule.approximate(n))
             for n, rule, carriers in crossed
         )
-        return Plan(graph, roles, source, output, target, (), frozenset(), open_steps, tuple(gaps), options)
+        return Plan(graph, roles, sources, target, (), frozenset(), open_steps, tuple(gaps), options)
     for node, _, _ in reversed(crossed):
         if node.name in problems:
             raise problems[node.name]
-    _require_roles(crossed, roles, target)
-    edges = _carrying_edges(crossed)
+    _require_roles(crossed, roles, sources, target)
     if options.boundary == "encoder":
-        boundary = _encoder(graph, roles, crossed, target, source)
+        chosen = encoder(graph, roles, crossed, target)
     else:
-        boundary = {_named(graph, reached, options.boundary)}
-    shares = frozenset(boundary | set().union(*(nx.ancestors(edges, name) for name in boundary)))
+        chosen = {named(graph, crossed, reached, options.boundary)}
+    shares = below(crossed, chosen | behind_integers(crossed)) | {s.name for s in sources}
     steps = tuple(_step(node, rule, carriers, roles, shares) for node, rule, carriers in crossed)
-    collapsed = _collapsed(steps, shares, target)
-    return Plan(graph, roles, source, output, target, collapsed, shares, steps, (), options)
+    return Plan(graph, roles, sources, target, _collapsed(steps, shares, target), shares, steps, (), options)
 
 
-Crossed = list[tuple[Node, Rule, tuple[int, ...]]]
+def _explained(graph: Graph, wanted: str) -> Value:
+    name = tensor_named(graph, wanted)
+    if name is None:
+        close = difflib.get_close_matches(wanted, list(graph.values), n=3, cutoff=0.5)
+        hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
+        raise UnknownTensorError(f"'{wanted}' is neither a tensor nor a node of the simplified graph{hint}")
+    value = graph.values[name]
+    if not value.known or not value.is_float:
+        raise UnknownTensorError(
+            f"'{wanted}' is {value.dtype}; only a tensor of real numbers can be explained"
+        )
+    return value
 
 
-def _before_link(graph: Graph, rules: RuleTable, output: Value) -> Value:
-    """The value before a softmax, log-softmax or sigmoid at the end: what those only rescale (DESIGN.md)."""
-    producers, value = graph.producers, output
-    while (node := producers.get(value.name)) is not None:
-        rule = rules.get(node.key)
-        if rule is None or rule.head is None:
-            return output
-        value = node.input(0)
-        if rule.head == "link":
-            return value
-    return output
-
-
-def _crossing(
-    graph: Graph, rules: RuleTable, roles: dict[str, Axes], source: Value, target: Value
-) -> tuple[Crossed, list[Gap], set[str]]:
-    """Nodes between target and input that relevance crosses, last first; nodes without a rule; tensors reached."""
-    dependent = living(graph, roles, [source.name]) | {target.name}
-    reached, crossed, gaps = {target.name}, Crossed(), []
-    for node in reversed(graph.nodes):
-        if not any(value is not None and value.name in reached for value in node.outputs):
-            continue
-        inputs = [v.name if v is not None else "" for v in node.inputs]
-        if not dependent.intersection(inputs):
-            continue
-        rule = rules.get(node.key)
-        if rule is not None and any(name in roles for name in inputs):
-            carriers = tuple(i for i in rule.carriers(node, roles) if inputs[i] in dependent)
-            # Behind a node without a rule axes are unknown: relevance may reach it, so that the gap must show.
-            carriers += tuple(
-                i
-                for i, v in enumerate(node.inputs)
-                if v is not None and v.is_float and v.name in dependent and v.name not in roles
-            )
-        else:
-            carriers = tuple(i for i, name in enumerate(inputs) if name in dependent)
-        reached.update(inputs[i] for i in carriers)
-        if rule is None:
-            gaps.append(Gap(node, _covered(node, rules)))
-        elif carriers:
-            crossed.append((node, rule, carriers))
-    return crossed, gaps, reached
-
-
-def _covered(node: Node, rules: RuleTable) -> tuple[int, ...]:
-    same = [k for k in rules if (k.domain, k.op_type) == (node.key.domain, node.key.op_type)]
-    return tuple(sorted(key.since for key in same))
+def _require_reached(graph: Graph, sources: tuple[Value, ...], target: Value) -> None:
+    if target.name in {value.name for value in graph.inputs}:
+        raise UnreachableTargetError(
+            f"what is explained of the output '{graph.outputs[0].name}' is the input '{target.name}' itself: "
+            "nothing lies between them"
+        )
+    if not sources:
+        inputs = " or ".join(f"'{value.name}'" for value in graph.inputs)
+        raise UnreachableTargetError(
+            f"the target '{target.name}' does not depend on the input {inputs} along any path that carries "
+            "relevance (real numbers, not gates); choose another output"
+        )
 
 
 def _require_known(crossed: Crossed) -> None:
@@ -238,67 +194,34 @@ def _require_known(crossed: Crossed) -> None:
         )
 
 
-def _require_roles(crossed: Crossed, roles: dict[str, Axes], target: Value) -> None:
+def _require_roles(
+    crossed: Crossed, roles: dict[str, Axes], sources: tuple[Value, ...], target: Value
+) -> None:
     lost = [node for node, _, _ in crossed if node.output().name not in roles]
     if lost:
         raise LayoutError(
             f"the axes were lost at {lost[-1]}: batch, position and channel cannot be told apart"
         )
-    if roles[target.name].roles[:1] != (Role.BATCH,):
+    batch = batch_size(roles, sources)
+    first = roles[target.name].roles[:1] == (Role.BATCH,) and target.shape[0] == batch
+    if batch > 1 and not first:
         raise LayoutError(
-            f"the target '{target.name}' has axes '{roles[target.name]}'; its first axis must be the batch"
+            f"the target '{target.name}' {list(target.shape)} has axes '{roles[target.name]}'; its first axis must be "
+            f"the batch of {batch}; explain one input at a time (batch 1)"
         )
 
 
-def _carrying_edges(crossed: Crossed) -> nx.DiGraph:
-    edges = nx.DiGraph()
-    for node, _, carriers in crossed:
-        for value in node.outputs:
-            if value is not None:
-                edges.add_edges_from((node.input(i).name, value.name) for i in carriers)
-    return edges
-
-
-def _encoder(
-    graph: Graph, roles: dict[str, Axes], crossed: Crossed, target: Value, source: Value
-) -> set[str]:
-    """The last tensors before the target that have more than one position."""
-    many = {name for name, value in graph.values.items() if name in roles and roles[name].count(value) > 1}
-    if target.name in many:
-        return {target.name}
-    single: set[str] = {target.name}
-    found: set[str] = set()
-    for node, _, carriers in crossed:
-        if not any(value is not None and value.name in single for value in node.outputs):
-            continue
-        for name in (node.input(i).name for i in carriers):
-            (found if name in many else single).add(name)
-    return found or {source.name}
-
-
-def tensor_named(graph: Graph, wanted: str) -> str | None:
-    """The tensor of that name, or the one that the node of that (original) name computes; None if there is none."""
-    if wanted in graph.values:
-        return wanted
-    for node in graph.nodes:
-        if wanted == node.name or wanted in node.origins:
-            return node.output().name
-    return None
-
-
-def _named(graph: Graph, reached: set[str], wanted: str) -> str:
-    name = tensor_named(graph, wanted)
-    if name in reached:
-        return name
-    made = (node for node in graph.nodes if any(v is not None and v.name in reached for v in node.outputs))
-    names = {*reached, *(origin for node in made for origin in node.origins)}
-    close = difflib.get_close_matches(wanted, sorted(names), n=3, cutoff=0.5)
-    raise UnknownTensorError(
-        f"boundary '{wanted}' "
-        + ("is a tensor that relevance does not cross" if name else "is not a tensor of the simplified graph")
-        + (f"; did you mean {' or '.join(repr(c) for c in close)}?" if close else ".")
-        + " `srd-onnx check MODEL` lists what relevance crosses."
-    )
+def batch_size(roles: Roles, sources: Sequence[Value]) -> int:
+    """How many independent inputs there are; 1 where no input has a batch axis."""
+    sizes = {
+        size
+        for source in sources
+        for size, role in zip(source.shape, roles[source.name].roles, strict=True)
+        if role is Role.BATCH
+    }
+    if len(sizes) > 1:
+        raise LayoutError(f"the inputs have batches of different sizes: {sorted(sizes)}")
+    return sizes.pop() if sizes else 1
 
 
 def _step(

@@ -88,7 +88,7 @@ def parse_layout(layout: str, name: str, shape: Sequence[int | None]) -> Axes:
         shape: its declared sizes, None where any size goes.
 
     Raises:
-        LayoutError: on an unknown letter, a length that is not the rank, or no batch axis in front.
+        LayoutError: on an unknown letter, a length that is not the rank, or a batch axis that is not in front.
     """
     if unknown := sorted(set(layout) - set(_LETTERS)):
         raise LayoutError(
@@ -97,30 +97,32 @@ def parse_layout(layout: str, name: str, shape: Sequence[int | None]) -> Axes:
     if len(layout) != len(shape):
         sizes = ", ".join("?" if size is None else str(size) for size in shape)
         raise LayoutError(f"layout '{layout}' has {len(layout)} axes, but input '{name}' has [{sizes}]")
-    if layout[:1] not in ("N", "B"):
-        raise LayoutError(f"layout '{layout}': the first axis must be the batch (N); others have no rule yet")
+    if any(letter in "NB" for letter in layout[1:]):
+        raise LayoutError(f"layout '{layout}': only the first axis can be the batch (N)")
     return Axes(tuple(_LETTERS[letter] for letter in layout))
 
 
-def guess_layout(shape: tuple[int | None, ...], name: str) -> str:
+def guess_layout(shape: tuple[int | None, ...], name: str, *, integers: bool = False) -> str:
     """The usual layout for an input of this rank; channels last where only the last axis can be colours.
 
     Args:
         shape: declared sizes, None where any size goes.
         name: of the input, for the message.
+        integers: it holds counts, so that a matrix of them is N×T token ids and not N×C features.
 
     Raises:
         LayoutError: if there is no usual layout for this rank.
     """
     rank = len(shape)
-    if rank not in _USUAL:
+    usual = {**_USUAL, 1: "N", 2: "NT"} if integers else _USUAL
+    if rank not in usual:
         raise LayoutError(
             f"input '{name}' has {rank} axes: no usual layout; say which with --layout / layout= (e.g. NTC)"
         )
-    last_only = shape[-1] in _PICTURE_CHANNELS and shape[1] not in _PICTURE_CHANNELS
-    if rank >= 4 and last_only:
-        return "N" + _USUAL[rank][2:] + "C"
-    return _USUAL[rank]
+    last_only = shape[-1] in _PICTURE_CHANNELS and shape[1] not in _PICTURE_CHANNELS if rank >= 4 else False
+    if last_only:
+        return "N" + usual[rank][2:] + "C"
+    return usual[rank]
 
 
 Problems = dict[str, LayoutError | UnsupportedCaseError]
@@ -165,7 +167,7 @@ def propagate(
         alive = bool(_alive(node, rule, roles))
         for value in node.outputs:
             if value is not None and value.name in found:
-                inert = not (alive and (value.is_float or is_quantised(value)))
+                inert = not alive or (rule is None and not value.is_float and not is_quantised(value))
                 roles[value.name] = replace(found[value.name], inert=inert)
     return roles
 

@@ -1,30 +1,96 @@
-"""What the user wants explained: an index, a label, "top3", or several of these."""
+"""What the user wants explained: a class by index, label or "top3", any elements of a tensor, or several of these."""
 
 import difflib
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from srd_onnx.errors import UnknownTargetError
 
-Target = int | str
+_INDEX = r"(?:[+-]?\d+|(?:[+-]?\d+)?:(?:[+-]?\d+)?(?::[+-]?\d+)?|\.\.\.)"
+_SELECTION = re.compile(rf"(?P<tensor>.+)\[\s*(?P<index>(?:{_INDEX}\s*(?:,\s*{_INDEX}\s*)*)?)\]", re.DOTALL)
 
 
-def resolve_targets(
-    wanted: Target | Sequence[Target] | None, scores: NDArray[np.floating], labels: Sequence[str] | None
-) -> list[int]:
-    """Class indices for one input, in the order asked for, each once.
+@dataclass(frozen=True)
+class At:
+    """The sum of some elements of a tensor: one box's class score, one pixel, a region, one token's logit.
 
-    Args:
-        wanted: None for the top class; an index (also as text); a label, or a part of one that fits a single
-            class; "top3" for the three highest; or several of these.
-        scores: [K] logits of this input.
-        labels: K class names, if they are known.
+    Attributes:
+        tensor: an output, an inner tensor, or the original node that computes it.
+        index: over the axes behind the batch, as numpy indexes: integers, slices, ...; or a mask (bool), or weights
+            (float) of the tensor's shape without the batch, such as another input's embedding.
+    """
+
+    tensor: str
+    index: Any = ()
+
+    @staticmethod
+    def parse(text: str) -> "At | None":
+        """`OUTPUT[3, 4:, ...]`; None if the text is not of this form."""
+        found = _SELECTION.fullmatch(text.strip())
+        if found is None:
+            return None
+        parts = [part.strip() for part in found["index"].split(",")] if found["index"].strip() else []
+        return At(found["tensor"], tuple(_part(part) for part in parts))
+
+    def direction(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        """Weights of the elements of a tensor of `shape` (without the batch), flattened.
+
+        Raises:
+            UnknownTargetError: if the index does not fit.
+        """
+        weights = np.zeros(shape, np.float32)
+        if isinstance(self.index, np.ndarray) and self.index.dtype.kind in "bf":
+            if self.index.shape != shape:
+                raise UnknownTargetError(
+                    f"the mask or weights for '{self.tensor}' have shape {list(self.index.shape)}, but behind the "
+                    f"batch it has {list(shape)}"
+                )
+            return self.index.astype(np.float32).reshape(-1)
+        try:
+            weights[self.index] = 1
+        except (IndexError, TypeError) as error:
+            raise UnknownTargetError(
+                f"target {self}: {error}; behind the batch it has {list(shape)}"
+            ) from error
+        if not weights.any():
+            raise UnknownTargetError(f"target {self} selects nothing; behind the batch it has {list(shape)}")
+        return weights.reshape(-1)
+
+    def __str__(self) -> str:
+        if isinstance(self.index, np.ndarray):
+            return f"{self.tensor}[{'mask' if self.index.dtype.kind == 'b' else 'weights'}]"
+        parts = self.index if isinstance(self.index, tuple) else (self.index,)
+        return f"{self.tensor}[{', '.join(map(_shown, parts))}]"
+
+
+def _part(text: str) -> Any:
+    if text == "...":
+        return ...
+    if ":" in text:
+        return slice(*(int(bound) if bound else None for bound in text.split(":")))
+    return int(text)
+
+
+def _shown(part: Any) -> str:
+    if isinstance(part, slice):
+        bounds = [part.start, part.stop] + ([part.step] if part.step is not None else [])
+        return ":".join("" if b is None else str(b) for b in bounds)
+    return "..." if part is ... else str(part)
+
+
+Target = int | str | At
+
+
+def split_targets(wanted: Target | Sequence[Target] | None) -> tuple[list[int | str], list[At]]:
+    """Classes of the default target, and selections of tensors; without any the top class.
 
     Raises:
-        UnknownTargetError: naming what does not exist and what is near it.
+        UnknownTargetError: if there is none in the list.
     """
     if wanted is None:
         wanted = "top1"
@@ -35,11 +101,36 @@ def resolve_targets(
     )
     if not several:
         raise UnknownTargetError("no target was given: leave it out for the top class, or name at least one")
-    found = [index for one in several for index in _resolved(one, scores, labels)]
+    classes: list[int | str] = []
+    selections: list[At] = []
+    for one in several:
+        if isinstance(one, At):
+            selections.append(one)
+        elif isinstance(one, str) and (at := At.parse(one)) is not None:
+            selections.append(at)
+        else:
+            classes.append(one)
+    return classes, selections
+
+
+def resolve_classes(
+    wanted: Sequence[int | str], scores: NDArray[np.floating], labels: Sequence[str] | None
+) -> list[int]:
+    """Class indices for one input, in the order asked for, each once.
+
+    Args:
+        wanted: indices (also as text); labels, or parts of one that fit a single class; "top3" for the three highest.
+        scores: [K] logits of this input.
+        labels: K class names, if they are known.
+
+    Raises:
+        UnknownTargetError: naming what does not exist and what is near it.
+    """
+    found = [index for one in wanted for index in _resolved(one, scores, labels)]
     return list(dict.fromkeys(found))
 
 
-def _resolved(wanted: Target, scores: NDArray[np.floating], labels: Sequence[str] | None) -> list[int]:
+def _resolved(wanted: int | str, scores: NDArray[np.floating], labels: Sequence[str] | None) -> list[int]:
     count = len(scores)
     if isinstance(wanted, str):
         if top := re.fullmatch(r"top(\d+)", wanted.strip().lower()):

@@ -7,9 +7,17 @@ import pytest
 
 from srd_onnx.errors import OptionError, UnknownTargetError
 from srd_onnx.options import DEFAULT_PRESET, PRESETS, Options, options_of
-from srd_onnx.targets import resolve_targets
+from srd_onnx.targets import At, resolve_classes, split_targets
 
 SCORES = np.array([0.5, 3.0, -1.0, 3.0, 2.0, 0.0], np.float32)
+
+
+def resolve_targets(wanted: Any, scores: Any, labels: Any) -> list[int]:
+    classes, selections = split_targets(wanted)
+    assert not selections
+    return resolve_classes(classes, scores, labels)
+
+
 LABELS = ("tench, Tinca tinca", "tabby, tabby cat", "tiger cat", "Egyptian cat", "tiger", "Straße")
 
 
@@ -111,3 +119,48 @@ def test_an_option_that_means_nothing_is_told_with_what_does(
     with pytest.raises(OptionError) as caught:
         options_of(preset, **changes)
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("text", "tensor", "index"),
+    [
+        ("logits[3]", "logits", (3,)),
+        ("a/b:0[84, 4:, ...]", "a/b:0", (84, slice(4, None), ...)),
+        ("x[-1,::2]", "x", (-1, slice(None, None, 2))),
+        ("x[]", "x", ()),
+    ],
+)
+def test_elements_of_a_tensor_are_named_as_numpy_indexes(text: str, tensor: str, index: Any) -> None:
+    classes, selections = split_targets([text, 3])
+    assert classes == [3]
+    assert selections == [At(tensor, index)]
+    assert At.parse(str(selections[0])) == selections[0]
+
+
+def test_a_label_with_brackets_is_no_selection() -> None:
+    assert split_targets("crane [bird]") == (["crane [bird]"], [])
+
+
+def test_a_selection_weighs_what_it_names() -> None:
+    np.testing.assert_array_equal(At("x", (1, slice(None))).direction((2, 3)), [0, 0, 0, 1, 1, 1])
+    mask = np.array([[True, False], [False, True]])
+    np.testing.assert_array_equal(At("x", mask).direction((2, 2)), [1, 0, 0, 1])
+
+
+@pytest.mark.parametrize(
+    ("index", "message"),
+    [
+        (
+            (5,),
+            r"target x\[5\]: index 5 is out of bounds for axis 0 with size 2; behind the batch it has \[2, 3\]",
+        ),
+        ((slice(2, 2),), r"target x\[2:2\] selects nothing; behind the batch it has \[2, 3\]"),
+        (
+            np.ones((3, 2)),
+            r"the mask or weights for 'x' have shape \[3, 2\], but behind the batch it has \[2, 3\]",
+        ),
+    ],
+)
+def test_a_selection_that_does_not_fit_is_refused(index: Any, message: str) -> None:
+    with pytest.raises(UnknownTargetError, match=f"^{message}$"):
+        At("x", index).direction((2, 3))

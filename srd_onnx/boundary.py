@@ -1,0 +1,93 @@
+"""Where cotangents end and sharing ratios begin: the boundary, by name or by how far the target sees."""
+
+import difflib
+from collections.abc import Iterable
+
+import networkx as nx
+
+from srd_onnx.crossing import Crossed
+from srd_onnx.errors import UnknownTensorError
+from srd_onnx.ir import Graph, Value
+from srd_onnx.roles import Axes, is_quantised
+from srd_onnx.support import positions_seen
+
+
+def encoder(graph: Graph, roles: dict[str, Axes], crossed: Crossed, target: Value) -> set[str]:
+    """The last tensors before the target on more than one position of which the target depends.
+
+    A tensor with many positions of which only one is used (the tokens, where the class token is taken) is not one.
+    """
+    several = {n for n, value in graph.values.items() if n in roles and roles[n].count(value) > 1}
+    if target.name in several:
+        return {target.name}
+    seen: dict[str, int] | None = None
+    single: set[str] = {target.name}
+    found: set[str] = set()
+    for node, rule, carriers in crossed:
+        if not any(value is not None and value.name in single for value in node.outputs):
+            continue
+        pools = len(carriers) == 1 and not rule.routes(node, roles)
+        for name in (node.input(i).name for i in carriers):
+            if name in several and not pools and seen is None:
+                seen = positions_seen(graph, roles, crossed, target)
+            many = name in several and (pools or seen is None or seen.get(name, 2) > 1)
+            (found if many else single).add(name)
+    return found
+
+
+def named(graph: Graph, crossed: Crossed, reached: set[str], wanted: str) -> str:
+    """The tensor that the user calls `wanted`, by its name or that of the node that computes it.
+
+    Raises:
+        UnknownTensorError: if there is none, or relevance does not cross it.
+    """
+    name = tensor_named(graph, wanted)
+    if name in reached:
+        return name
+    names = {*reached, *(origin for node, _, _ in crossed for origin in node.origins)}
+    close = difflib.get_close_matches(wanted, sorted(names), n=3, cutoff=0.5)
+    raise UnknownTensorError(
+        f"boundary '{wanted}' "
+        + ("is a tensor that relevance does not cross" if name else "is not a tensor of the simplified graph")
+        + (f"; did you mean {' or '.join(repr(c) for c in close)}?" if close else ".")
+        + " `srd-onnx check MODEL` lists what relevance crosses."
+    )
+
+
+def tensor_named(graph: Graph, wanted: str) -> str | None:
+    """The tensor of that name, or the one that the node of that (original) name computes; None if there is none."""
+    if wanted in graph.values:
+        return wanted
+    for node in graph.nodes:
+        if wanted == node.name or wanted in node.origins:
+            return node.output().name
+    return None
+
+
+def below(crossed: Crossed, boundary: Iterable[str]) -> frozenset[str]:
+    """The boundary and every tensor before it: those whose relevance is a scalar per position."""
+    edges = nx.DiGraph()
+    for node, _, carriers in crossed:
+        for value in node.outputs:
+            if value is not None:
+                edges.add_edges_from((node.input(i).name, value.name) for i in carriers)
+    start = set(boundary)
+    return frozenset(start.union(*(nx.ancestors(edges, name) for name in start if name in edges)))
+
+
+def behind_integers(crossed: Crossed) -> set[str]:
+    """What is computed from integers that are no quantised reals (an embedding, a picture of bytes).
+
+    Integers have no cotangent, so there relevance must be a scalar per position already.
+    """
+    made = {v.name for node, _, _ in crossed for v in node.outputs if v is not None}
+    return {
+        value.name
+        for node, _, carriers in crossed
+        for value in node.outputs
+        if value is not None and any(_is_count(node.input(i), made) for i in carriers)
+    }
+
+
+def _is_count(value: Value, made: set[str]) -> bool:
+    return not value.is_float and (value.name not in made or not is_quantised(value))

@@ -1,0 +1,73 @@
+"""What is explained, as a direction in the space of the scores: an extra input of the emitted model."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from srd_onnx.emit import Emitter
+from srd_onnx.ir import Value
+from srd_onnx.options import Seed
+
+TARGET = "target"
+DIRECTION = "direction"
+TOP_CLASS = -1
+_BOOL = 9  # TensorProto.BOOL
+
+
+@dataclass(frozen=True)
+class Seeded:
+    """The emitted seed.
+
+    Attributes:
+        scores: tensor [N, K], the target value flattened.
+        direction: tensor [N, K]; its inner product with the scores is the seed.
+        chosen: tensor [N] int64, the index that is explained (the top class resolved); None for a free direction.
+        shape: N and K.
+        dtype: of the scores and the direction.
+    """
+
+    scores: str
+    direction: str
+    chosen: str | None
+    shape: tuple[int, int]
+    dtype: np.dtype[Any]
+
+
+def along_direction(emit: Emitter, target: Value, batch: int) -> Seeded:
+    """Any direction: the input `direction`, [N, K] like the flattened scores."""
+    shape = (batch, elements(target, batch))
+    return Seeded(emit.reshape(target.name, shape), DIRECTION, None, shape, target.dtype)
+
+
+def of_class(emit: Emitter, target: Value, batch: int, kind: Seed) -> Seeded:
+    """One score: the input `target`, int64 [N], -1 for the greatest. See `Options.seed` for the kinds."""
+    count = elements(target, batch)
+    scores = emit.reshape(target.name, [batch, count])
+    top = emit("ArgMax", scores, axis=1, keepdims=0)
+    chosen = emit("Where", emit("Less", TARGET, emit.ints([0])), top, TARGET)
+    one, zero = emit.like(target, 1.0), emit.like(target, 0.0)
+
+    def onehot(index: str) -> str:
+        hit = emit("Equal", emit.ints(range(count)), emit("Unsqueeze", index, emit.ints([1])))
+        return emit("Where", hit, one, zero)
+
+    direction = onehot(chosen)
+    makers: dict[Seed, Callable[[], str]] = {
+        "logit": lambda: direction,
+        "logprob": lambda: emit("Sub", direction, emit("Softmax", scores, axis=1)),
+        "contrast": lambda: emit("Sub", direction, onehot(_strongest_other(emit, target, scores, direction))),
+    }
+    return Seeded(scores, makers[kind](), chosen, (batch, count), target.dtype)
+
+
+def elements(target: Value, batch: int) -> int:
+    """K: how many scores there are for each input."""
+    return int(np.prod(target.shape, dtype=np.int64)) // batch
+
+
+def _strongest_other(emit: Emitter, target: Value, scores: str, chosen: str) -> str:
+    lowest = emit.like(target, np.finfo(target.dtype).min)
+    others = emit("Where", emit("Cast", chosen, to=_BOOL), lowest, scores)
+    return emit("ArgMax", others, axis=1, keepdims=0)
