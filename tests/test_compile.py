@@ -82,6 +82,13 @@ def test_every_backward_node_says_which_node_and_rule_it_comes_from() -> None:
             assert {prop.key for prop in node.metadata_props} == {"srd.forward_node", "srd.rule"}, node.name
 
 
+def test_the_file_holds_nothing_that_no_output_needs() -> None:
+    graph = make_explainer(bias="ledger", seed="logprob").compile().graph
+    used = {name for node in graph.node for name in node.input} | {output.name for output in graph.output}
+    assert all(used.intersection(node.output) for node in graph.node)
+    assert {tensor.name for tensor in graph.initializer} <= used
+
+
 def test_the_original_outputs_stay_in_their_order() -> None:
     model = small_cnn()
     model.graph.output.append(helper.make_tensor_value_info("relu5", TensorProto.FLOAT, ["N", 16, 8, 8]))

@@ -351,6 +351,9 @@ def test_the_cache_keeps_only_the_last_shapes() -> None:
     for side in range(10, 20):
         subject.explain(DATA[0, :, :side, :side])
     assert [shape[-1] for shape in subject._sessions] == [16, 17, 18, 19]
+    for side in (16, 20):
+        subject.explain(DATA[0, :, :side, :side])
+    assert [shape[-1] for shape in subject._sessions] == [18, 19, 16, 20]
 
 
 def test_the_photo_and_what_was_done_are_in_the_explanation() -> None:

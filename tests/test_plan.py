@@ -150,6 +150,19 @@ def test_what_lies_behind_a_gap_in_a_longer_branch_is_still_found() -> None:
     assert [gap.node.name for gap in planned(nodes).gaps] == ["sine"]
 
 
+@pytest.mark.parametrize("joined", ["Add", "Mul"])
+def test_a_branch_whose_axes_were_lost_at_a_gap_is_still_followed_to_it(joined: str) -> None:
+    """Behind Det no axis has a role: were the branch taken for a constant, the map would silently be wrong."""
+    nodes = [
+        CONV,
+        make("Det", ["c"], ["d"], name="det"),
+        make("Unsqueeze", ["d", "hw"], ["u"], name="wide"),
+        make(joined, ["c", "u"], ["m"], name="join"),
+        *HEAD,
+    ]
+    assert [gap.node.name for gap in planned(nodes, rules=without("Det")).gaps] == ["det"]
+
+
 def test_an_op_without_a_rule_in_the_branch_of_a_gate_is_no_error() -> None:
     nodes = [
         CONV,
