@@ -134,7 +134,7 @@ def _from_array(array: Array, port: Port, number: int) -> Iterator[Item]:
         raise ShapeError(
             f"input {number} has shape {list(array.shape)}, but the model's input has the {rank} axes {axes}"
         )
-    if array.dtype.kind not in "fiub":
+    if array.dtype.kind not in ("b" if port.dtype.kind == "b" else "fiu"):
         raise ShapeError(f"input {number} has dtype {array.dtype}; the model takes numbers")
     for index, row in enumerate(rows):
         name = f"input{number}" if len(rows) == 1 else f"input{number}_{index}"

@@ -301,13 +301,30 @@ def test_one_bad_input_does_not_spoil_the_message_for_a_batch() -> None:
         make_explainer(steep_net()).explain(data, batch_size=2)
 
 
-def test_a_model_of_several_inputs_is_refused_by_their_names() -> None:
-    model = model_of([make("Add", ["input", "mask"], ["output"])], {}, ([1, 3], [1, 3]))
-    model.graph.input.append(helper.make_tensor_value_info("mask", 1, [1, 3]))
-    with pytest.raises(LayoutError) as caught:
-        make_explainer(model)
+def test_a_model_of_several_inputs_takes_a_dictionary() -> None:
+    model = model_of([make("Add", ["input", "second"], ["output"])], {}, ([1, 3], [1, 3]))
+    model.graph.input.append(helper.make_tensor_value_info("second", 1, [1, 3]))
+    subject = make_explainer(model)
+    a, b = np.array([[1.0, 2.0, 3.0]]), np.array([[4.0, 5.0, -6.0]])
+    found = subject.explain({"input": a, "second": b}, [2, 0])
+    assert [{k: float(v) for k, v in one.relevances.items()} for one in found] == [
+        {"input": 3.0, "second": -6.0},
+        {"input": 1.0, "second": 4.0},
+    ]
+    assert [output.name for output in subject.compile().graph.output] == [
+        "output",
+        "relevance/input",
+        "relevance/second",
+    ]
+    with pytest.raises(InputError) as caught:
+        subject.explain(a)
     assert str(caught.value) == (
-        "the model has 2 inputs (input, mask); only models with one input can be explained so far"
+        "the model has the inputs 'input', 'second': give a dictionary from their names to arrays"
+    )
+    with pytest.raises(InputError) as caught:
+        subject.explain({"input": a, "other": b})
+    assert str(caught.value) == (
+        "the model takes the inputs ['input', 'second'], but ['input', 'other'] were given"
     )
 
 
@@ -331,7 +348,7 @@ def test_a_second_input_of_the_same_shape_compiles_nothing(monkeypatch: pytest.M
     real = engine.compile_model
 
     def counted(*args: Any, **kwargs: Any) -> Any:
-        compiled.append(args[1])
+        compiled.append(args[1].shapes)
         return real(*args, **kwargs)
 
     monkeypatch.setattr(explainer, "compile_model", counted)
@@ -346,14 +363,19 @@ def test_a_second_input_of_the_same_shape_compiles_nothing(monkeypatch: pytest.M
     assert len(compiled) == 2
 
 
+def sides(key: Any) -> int:
+    (((_, shape),), _) = key
+    return int(shape[-1])
+
+
 def test_the_cache_keeps_only_the_last_shapes() -> None:
     subject = make_explainer(pooled())
     for side in range(10, 20):
         subject.explain(DATA[0, :, :side, :side])
-    assert [shape[-1] for shape in subject._sessions] == [16, 17, 18, 19]
+    assert [sides(key) for key in subject._sessions] == [16, 17, 18, 19]
     for side in (16, 20):
         subject.explain(DATA[0, :, :side, :side])
-    assert [shape[-1] for shape in subject._sessions] == [18, 19, 16, 20]
+    assert [sides(key) for key in subject._sessions] == [18, 19, 16, 20]
 
 
 def test_the_photo_and_what_was_done_are_in_the_explanation() -> None:

@@ -11,7 +11,6 @@ from onnx import TensorProto, helper, shape_inference
 from graph_rules import RULES
 from srd_onnx.backward import build
 from srd_onnx.errors import (
-    LayoutError,
     UnreachableTargetError,
     UnsupportedCaseError,
     UnsupportedOpError,
@@ -243,7 +242,7 @@ def test_the_target_is_the_value_before_what_only_rescales_the_scores(
         *views,
     ]
     plan = planned(nodes)
-    assert (plan.target.name, plan.output.name) == ("z", "output")
+    assert plan.target.name == "z"
     assert crossed(plan)[0] == "logits"
 
 
@@ -289,10 +288,15 @@ def test_an_output_that_is_the_input_is_refused() -> None:
     )
 
 
-def test_a_target_without_a_batch_axis_is_refused() -> None:
-    with pytest.raises(LayoutError) as caught:
-        planned([make("ReduceSum", ["input"], ["output"], keepdims=0)], shape=(1, 3, 8, 8))
-    assert str(caught.value) == "the target 'output' has axes ''; its first axis must be the batch"
+def test_a_target_without_a_batch_axis_is_that_of_a_single_input() -> None:
+    nodes = [make("ReduceSum", ["input"], ["output"], name="all", keepdims=0)]
+    plan = planned(nodes, shape=(1, 3, 8, 8))
+    assert (plan.target.shape, plan.batch) == ((), 1)
+    with pytest.raises(UnsupportedCaseError) as caught:
+        planned(nodes, shape=(2, 3, 8, 8))
+    assert str(caught.value) == (
+        "ai.onnx::ReduceSum v13, node 'all': it sums over the batch axis, so that images are no longer independent"
+    )
 
 
 def test_a_tensor_of_unknown_shape_on_the_way_is_refused_by_name() -> None:

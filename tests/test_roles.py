@@ -60,11 +60,10 @@ def test_letters_stand_for_roles(layout: str, expected: str) -> None:
         ),
         ("NCH", (None, 3, 8, 8), "layout 'NCH' has 3 axes, but input 'x' has [?, 3, 8, 8]"),
         ("", (1,), "layout '' has 0 axes, but input 'x' has [1]"),
-        ("CHW", (3, 8, 8), "layout 'CHW': the first axis must be the batch (N); others have no rule yet"),
         (
             "HWNC",
             (8, 8, 1, 3),
-            "layout 'HWNC': the first axis must be the batch (N); others have no rule yet",
+            "layout 'HWNC': only the first axis can be the batch (N)",
         ),
     ],
 )
