@@ -1,4 +1,4 @@
-"""Operators that only move, cut or join elements: Reshape and its kin, Transpose, Slice, Split, Concat, Pad."""
+"""Operators that only move, cut or join elements: Reshape and its kin, Transpose, Slice, Split, Concat."""
 
 import math
 from collections.abc import Sequence
@@ -208,7 +208,7 @@ def transpose(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     return _transpose_back(emit, node, cotangents)
 
 
-# Slice, Split, Concat, Pad: parts of axes
+# Slice, Split, Concat: parts of axes
 
 
 def _sliced_axes(node: Node) -> dict[int, range]:
@@ -354,63 +354,3 @@ def _has_constant_operand(node: Node) -> bool:
 def concat(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """Each operand its slice of ``g``. Along channels, with expand and collapse: ``R_a = R_z |a|² / |z|²``."""
     return _parts(emit, node, cotangent(cotangents, node))
-
-
-def _pads(node: Node) -> tuple[list[int], list[int]]:
-    """Pads before and after each axis."""
-    x, given, axes = node.input(0), node.constant(1), node.constant(3)
-    assert given is not None
-    chosen = range(x.rank) if axes is None else [int(a) % x.rank for a in axes]
-    before, after = [0] * x.rank, [0] * x.rank
-    for i, axis in enumerate(chosen):
-        before[axis], after[axis] = int(given[i]), int(given[len(given) // 2 + i])
-    return before, after
-
-
-def _unpad(emit: Emitter, node: Node, flow: str, *, positions: bool) -> str:
-    x = node.input(0)
-    before, after = _pads(node)
-    frozen = emit.axes(x).channels if positions else ()
-    back = [[0 if a in frozen else -p for a, p in enumerate(side)] for side in (before, after)]
-    return emit("Pad", flow, emit.ints([*back[0], *back[1]])) if any([*back[0], *back[1]]) else flow
-
-
-def _pad_spread(emit: Emitter, node: Node, shares: Flows) -> Flows:
-    return to_first(node, _unpad(emit, node, cotangent(shares, node), positions=True))
-
-
-def _pad_constant(emit: Emitter, node: Node) -> str | None:
-    """What a padding other than zero adds."""
-    value = node.constant(2)
-    if value is None or not value.any():
-        return None
-    before, after = _pads(node)
-    x = node.input(0)
-    shape = tuple(max(s + b + a, 0) for s, b, a in zip(x.shape, before, after, strict=True))
-    inside = np.full(shape, value.item(), x.dtype)
-    inside[
-        tuple(
-            slice(max(b, 0), max(b, 0) + s + min(b, 0) + min(a, 0))
-            for s, b, a in zip(x.shape, before, after, strict=True)
-        )
-    ] = 0
-    return emit.const(inside[:1])
-
-
-def _always_lossy(_node: Node) -> bool:
-    return True
-
-
-@rule(
-    "Pad",
-    versions=(18, 19, 21, 23, 24, 25),
-    roles=same,
-    routes=always,
-    spread=_pad_spread,
-    bias=_pad_constant,
-    lossy=_always_lossy,
-)
-def pad(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
-    """The part of ``g`` that is not padding; constant padding only. A negative pad is a cut."""
-    node.require(node.attrs["mode"] == "constant", f"mode '{node.attrs['mode']}' has no rule yet")
-    return to_first(node, _unpad(emit, node, cotangent(cotangents, node), positions=False))

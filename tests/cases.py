@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from srd_onnx.roles import Gate
+from tests import cases_moving
 from tests.case_types import (
     GATE,
     IMAGE,
@@ -69,7 +70,9 @@ def _arithmetic() -> Iterator[Case]:
     yield from rows("Mul", (14,), "sigmoid_gate", IMAGE, GATE, held=[1])
     yield from rows("Mul", (14,), "gate_first", GATE, IMAGE, held=[0])
     yield from rows("Mul", (14,), "squeeze_and_excite", IMAGE, Var("NCHW", (2, 3, 1, 1)), held=[1])
-    yield from rows("Mul", (14,), "spatial_gate", IMAGE, Var("NCHW", (2, 1, 4, 3), gate=Gate.SATURATING), held=[1])
+    yield from rows(
+        "Mul", (14,), "spatial_gate", IMAGE, Var("NCHW", (2, 1, 4, 3), gate=Gate.SATURATING), held=[1]
+    )
     yield from rows("Mul", (14,), "equals", IMAGE, IMAGE)
     yield from rows("Mul", (14,), "square", IMAGE, Same(0))
     yield from rows("Div", (14,), "by_constant", IMAGE, Rand((3, 1, 1), positive=True))
@@ -255,13 +258,6 @@ def _parts() -> Iterator[Case]:
     yield from rows("Concat", (13,), "constant_channels", IMAGE, Rand((2, 2, 4, 3)), axis=1)
     yield from rows("Concat", (13,), "constant_among_channels", IMAGE, Rand((2, 1, 4, 3)), IMAGE, axis=1)
     yield from rows("Concat", (13,), "class_token", Rand((2, 1, 3)), TOKENS, out="NTC", axis=1)
-    pads = (18, 19, 21, 23, 24, 25)
-    yield from rows("Pad", pads, "zeros", IMAGE, ints(0, 0, 1, 2, 0, 0, 0, 1))
-    yield from rows("Pad", pads, "value", IMAGE, ints(0, 0, 1, 0, 0, 0, 0, 2), Const(0.75))
-    yield from rows("Pad", (18,), "axes", IMAGE, ints(1, 2, 0, 1), None, ints(-1, 2))
-    yield from rows("Pad", (18,), "channels", IMAGE, ints(0, 1, 0, 0, 0, 2, 0, 0), Const(-0.5))
-    yield from rows("Pad", (18,), "negative", IMAGE, ints(0, 0, -1, 1, 0, 0, 0, -1), Const(0.5))
-    yield from rows("Pad", (18,), "nothing", IMAGE, ints(*[0] * 8))
 
 
 def _reductions() -> Iterator[Case]:
@@ -302,6 +298,7 @@ CASES: tuple[Case, ...] = tuple(
         _parts,
         _reductions,
         _quantisation,
+        cases_moving.cases,
     )
     for case in family()
 )

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tests.oracle_elementwise import ELEMENTWISE
+from tests.oracle_moving import MOVING
 from tests.oracle_types import Array, Attrs, Freeze, Oracle, Replay, as_stored
 from tests.oracle_windows import average_pool, conv, global_average_pool, global_max_pool, max_pool
 
@@ -108,26 +109,6 @@ def _concat(attrs: Attrs, operands: Sequence[Any], held: frozenset[int]) -> Repl
     ]
 
 
-def _pad(_attrs: Attrs, operands: Sequence[Any], _held: frozenset[int]) -> Replay:
-    x, pads, value, axes = [*operands, None, None][:4]
-    chosen = [int(a) % x.ndim for a in axes] if axes is not None else list(range(x.ndim))
-    before, after = [0] * x.ndim, [0] * x.ndim
-    for i, axis in enumerate(chosen):
-        before[axis], after[axis] = int(pads[i]), int(pads[len(chosen) + i])
-    shape = [n + b + a for n, b, a in zip(x.shape, before, after, strict=True)]
-    fill = float(value) if value is not None else 0.0
-
-    def replay(z: Sequence[Any]) -> list[Array]:
-        y = np.full(shape, fill)
-        for at in np.ndindex(z[0].shape):
-            moved = tuple(i + b for i, b in zip(at, before, strict=True))
-            if all(0 <= m < n for m, n in zip(moved, shape, strict=True)):
-                y[moved] = z[0][at]
-        return [y]
-
-    return replay
-
-
 def _reduced(*, mean: bool) -> Freeze:
     def freeze(attrs: Attrs, operands: Sequence[Any], _held: frozenset[int]) -> Replay:
         x = operands[0]
@@ -160,6 +141,7 @@ def linear(freeze: Freeze) -> Oracle:
 
 ORACLES: dict[str, Oracle] = {
     **ELEMENTWISE,
+    **MOVING,
     "Conv": linear(conv),
     "AveragePool": linear(average_pool),
     "MaxPool": Oracle(max_pool, _positive(average_pool)),
@@ -175,7 +157,6 @@ ORACLES: dict[str, Oracle] = {
     "Slice": linear(_slice),
     "Split": linear(_split),
     "Concat": linear(_concat),
-    "Pad": linear(_pad),
     "ReduceSum": linear(_reduced(mean=False)),
     "ReduceMean": linear(_reduced(mean=True)),
 }

@@ -5,6 +5,7 @@ AveragePool, MaxPool  four pads are read as top, bottom, left, right; dilations 
 GlobalMaxPool         takes the maximum over the wrong axes unless there are two position axes
 ConvTranspose         with groups it keeps one channel per group and cuts the weights at the wrong place
 Pad                   refuses negative pads
+GatherElements        refuses indices that are smaller than the data off the axis
 HardSwish             is expanded with 1/6 in single precision, 1e-8 off in double
 DequantizeLinear      exists from opset 19 on only
 Slice                 with a start before the front and a negative step is empty; ONNX clamps to the first element
@@ -138,12 +139,13 @@ class Pad(OpRun):
     def _run(
         self, x: Array, pads: Array, value: Any = None, axes: Any = None, mode: Any = None
     ) -> tuple[Array]:
-        assert mode in (None, "constant")
         chosen = list(range(x.ndim)) if axes is None else [int(a) for a in axes]
         sides = [(0, 0)] * x.ndim
         for i, axis in enumerate(chosen):
             sides[axis] = (int(pads[i]), int(pads[len(chosen) + i]))
         fill = np.asarray(0 if value is None else value, x.dtype).item()
+        if mode not in (None, "constant"):
+            return (np.pad(x, sides, mode=mode),)
         grown = np.pad(x, [(max(b, 0), max(a, 0)) for b, a in sides], constant_values=fill)
         return (
             grown[
@@ -163,6 +165,15 @@ class Slice(OpRun):
             first = max(int(start), -size) if step < 0 else int(start)
             x = x[here(*[slice(None)] * (int(axis) % x.ndim), slice(first, int(end), int(step)))]
         return (x,)
+
+
+class GatherElements(OpRun):
+    op_domain = ""
+
+    def _run(self, x: Array, indices: Array, axis: Any = None) -> tuple[Array]:
+        at = list(np.indices(indices.shape))
+        at[int(axis or 0)] = indices
+        return (x[tuple(at)],)
 
 
 class HardSwish(OpRun):
@@ -198,6 +209,7 @@ CORRECTED: list[type[OpRun]] = [
     AveragePool,
     ConvTranspose,
     DequantizeLinear,
+    GatherElements,
     GlobalMaxPool,
     HardSwish,
     MaxPool,
