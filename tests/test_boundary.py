@@ -8,7 +8,7 @@ import pytest
 from onnx import helper
 
 from graph_rules import RULES
-from srd_onnx.errors import UnknownTensorError, UnsupportedCaseError
+from srd_onnx.errors import UnknownTensorError
 from srd_onnx.explainer import Explainer
 from srd_onnx.options import Options
 from srd_onnx.plan import Plan, make_plan
@@ -231,21 +231,15 @@ def test_a_boundary_that_relevance_does_not_cross_is_refused() -> None:
     )
 
 
-def test_a_boundary_of_integers_is_refused() -> None:
-    nodes = [
-        make("Cast", ["input"], ["x"], to=1),
-        *(
-            make(n.op_type, ["x" if i == "input" else i for i in n.input], n.output, pads=[1] * 4)
-            for n in BODY[:1]
-        ),
-        make("GlobalAveragePool", ["c"], ["g"]),
-        make("Flatten", ["g"], ["output"]),
-    ]
-    bytes_in = model(nodes, ["N", 3, 8, 8])
+def test_a_picture_of_bytes_as_boundary_ends_cotangents_behind_its_cast() -> None:
+    """Integers have no cotangent: what the Cast gives is the earliest tensor that has one."""
+    conv = make("Conv", ["real", "w"], ["c"], name="conv", pads=[1, 1, 1, 1])
+    tail = [make("GlobalAveragePool", ["c"], ["g"]), make("Flatten", ["g"], ["output"])]
+    bytes_in = model([make("Cast", ["input"], ["real"], to=1), conv, *tail], ["N", 3, 8, 8])
     bytes_in.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.UINT8
-    with pytest.raises(UnsupportedCaseError) as caught:
-        Explainer(bytes_in, boundary="input", providers="cpu").compile()
-    assert str(caught.value) == (
-        "the boundary 'input' holds integers (uint8), which have no direction: "
-        "choose a tensor of real numbers as the boundary, e.g. the one behind the Cast"
+    data = RNG.integers(0, 255, (1, 3, 8, 8)).astype(np.uint8)
+    by_input, by_cast = (
+        Explainer(bytes_in, boundary=name, providers="cpu").explain(data)[0] for name in ("input", "real")
     )
+    assert by_input.meta["boundary"] == by_cast.meta["boundary"] == ["real"]
+    np.testing.assert_array_equal(by_input.relevance, by_cast.relevance)
