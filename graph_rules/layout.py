@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from graph_rules.registry import always, cotangent, rule, same, through, to_first, varying
+from graph_rules.registry import always, cotangent, moved, rule, same, through, to_first, varying
 from srd_onnx.emit import Emitter
 from srd_onnx.ir import Node, Value
 from srd_onnx.roles import Axes, Role, Roles
@@ -14,7 +14,15 @@ from srd_onnx.rule import Flows
 _SHAPE_VERSIONS = (13, 21, 23, 24, 25)
 
 
-@rule("Identity", versions=(16, 19, 21, 23, 24, 25), roles=same, routes=always, spread=through, head="view")
+@rule(
+    "Identity",
+    versions=(16, 19, 21, 23, 24, 25),
+    roles=same,
+    routes=always,
+    spread=through,
+    carriers=moved,
+    head="view",
+)
 def identity(_emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``g``."""
     return to_first(node, cotangent(cotangents, node))
@@ -34,7 +42,6 @@ def dropout(_emit: Emitter, node: Node, cotangents: Flows) -> Flows:
 def _cast_back(emit: Emitter, node: Node, flow: str) -> str:
     """In the precision of the input, unless that is a picture of integers: relevance is real."""
     x, y = node.input(0), node.output()
-    node.require(y.is_float, "rounding to integers has no rule yet")
     return flow if x.dtype == y.dtype or not x.is_float else emit("CastLike", flow, x.name)
 
 
@@ -42,7 +49,23 @@ def _cast_spread(emit: Emitter, node: Node, shares: Flows) -> Flows:
     return to_first(node, _cast_back(emit, node, cotangent(shares, node)))
 
 
-@rule("Cast", versions=(13, 19, 21, 23, 24, 25), roles=same, routes=always, spread=_cast_spread, head="view")
+def _cast_carriers(node: Node, roles: Roles) -> tuple[int, ...]:
+    """Reals to reals carry, a picture of bytes to reals, ids to ids; a mask made a number and a rounding do not."""
+    x, y = node.input(0), node.output()
+    if y.is_float:
+        return varying(node, roles)
+    return moved(node, roles) if x.dtype.kind in "iu" and y.dtype.kind in "iu" else ()
+
+
+@rule(
+    "Cast",
+    versions=(13, 19, 21, 23, 24, 25),
+    roles=same,
+    routes=always,
+    spread=_cast_spread,
+    carriers=_cast_carriers,
+    head="view",
+)
 def cast(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``g`` in the other precision; from integers too (a uint8 picture), but not to them."""
     return to_first(node, _cast_back(emit, node, cotangent(cotangents, node)))
@@ -139,6 +162,7 @@ def _reshape_vjp(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     roles=_reshaped,
     routes=_keeps_roles_apart,
     spread=_reshape_spread,
+    carriers=moved,
     head="view",
 )
 def reshape(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
@@ -152,6 +176,7 @@ def reshape(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     roles=_reshaped,
     routes=_keeps_roles_apart,
     spread=_reshape_spread,
+    carriers=moved,
     head="view",
 )
 def flatten(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
@@ -165,6 +190,7 @@ def flatten(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     roles=_reshaped,
     routes=_keeps_roles_apart,
     spread=_reshape_spread,
+    carriers=moved,
     head="view",
 )
 def squeeze(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
@@ -178,6 +204,7 @@ def squeeze(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     roles=_reshaped,
     routes=_keeps_roles_apart,
     spread=_reshape_spread,
+    carriers=moved,
     head="view",
 )
 def unsqueeze(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
@@ -202,7 +229,14 @@ def _transpose_back(emit: Emitter, node: Node, flows: Flows) -> Flows:
     return to_first(node, emit("Transpose", cotangent(flows, node), perm=[int(a) for a in back]))
 
 
-@rule("Transpose", versions=_SHAPE_VERSIONS, roles=_transposed, routes=always, spread=_transpose_back)
+@rule(
+    "Transpose",
+    versions=_SHAPE_VERSIONS,
+    roles=_transposed,
+    routes=always,
+    spread=_transpose_back,
+    carriers=moved,
+)
 def transpose(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``g`` with its axes in the old order."""
     return _transpose_back(emit, node, cotangents)
@@ -259,7 +293,7 @@ def _slice_spread(emit: Emitter, node: Node, shares: Flows) -> Flows:
     return to_first(node, _unslice(emit, node, cotangent(shares, node), positions=True))
 
 
-@rule("Slice", versions=(13,), roles=same, routes=always, spread=_slice_spread)
+@rule("Slice", versions=(13,), roles=same, routes=always, spread=_slice_spread, carriers=moved)
 def slice_(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``g`` at the indices that were kept, zero elsewhere."""
     return to_first(node, _unslice(emit, node, cotangent(cotangents, node), positions=False))

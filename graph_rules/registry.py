@@ -25,6 +25,18 @@ def varying(node: Node, roles: Roles) -> tuple[int, ...]:
     )
 
 
+def nothing(_node: Node, _roles: Roles) -> tuple[int, ...]:
+    """No carriers: the result is constant under a fixed pattern, and counts as a constant from there on."""
+    return ()
+
+
+def moved(node: Node, roles: Roles) -> tuple[int, ...]:
+    """Input 0, if the model's input flows through it, token ids included: what only moves them keeps them ids."""
+    value = node.input(0)
+    lives = value.name in roles and not roles[value.name].inert and value.dtype.kind != "b"
+    return (0,) if lives else ()
+
+
 def carries(value: Value) -> bool:
     """Whether a tensor holds reals, or integers that stand for reals (the output of QuantizeLinear)."""
     return value.is_float or is_quantised(value)

@@ -14,13 +14,14 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime as ort
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from srd_onnx.errors import InvalidModelError, ShapeError
 from srd_onnx.external_data import nodes
 from srd_onnx.ir import Graph
 from srd_onnx.opset import default_opset, to_opset
 from srd_onnx.ort_errors import ORT_ERRORS, short_message
+from srd_onnx.runtime import CPU, make_session, run
 from srd_onnx.walk import walk
 
 # Emitted nodes use the forms that operators have had since this opset (axes as inputs of every Reduce*).
@@ -46,8 +47,9 @@ def simplify(model: ModelProto, shapes: Mapping[str, Sequence[int]]) -> tuple[Mo
     """
     fixed = _with_shapes(model, shapes)
     folded = _folded(fixed)
+    foreign = _foreign_shapes(folded, shapes)
     weights = _take_weights(folded)
-    inferred = _inferred(to_opset(folded, max(WORKING_OPSET, default_opset(model))))
+    inferred = _inferred(to_opset(folded, max(WORKING_OPSET, default_opset(model))), foreign)
     _put_weights(inferred, weights)
     return inferred, walk(inferred, _origins(model, inferred))
 
@@ -71,9 +73,28 @@ def _put_weights(model: ModelProto, weights: list[TensorProto]) -> None:
     graph.initializer.extend(weights)
 
 
-def _inferred(model: ModelProto) -> ModelProto:
+def _foreign_shapes(model: ModelProto, shapes: Mapping[str, Sequence[int]]) -> list[ValueInfoProto]:
+    """Shapes of what nodes of other domains compute, which onnx cannot infer: found by running them on zeros."""
+    names = [o for n in model.graph.node if n.domain not in ("", "ai.onnx") for o in n.output if o]
+    if not names:
+        return []
+    exposed = ModelProto()
+    exposed.CopyFrom(model)
+    del exposed.graph.output[:]
+    exposed.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names)
+    types = {i.name: helper.tensor_dtype_to_np_dtype(i.type.tensor_type.elem_type) for i in model.graph.input}
+    session = make_session(exposed.SerializeToString(), [CPU])
+    found = run(session, names, {name: np.zeros(shapes[name], dtype) for name, dtype in types.items()})
+    return [
+        helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
+        for name, array in zip(names, found, strict=True)
+    ]
+
+
+def _inferred(model: ModelProto, foreign: Sequence[ValueInfoProto]) -> ModelProto:
     # Stale shapes from before the folding would contradict what is inferred now.
     del model.graph.value_info[:]
+    model.graph.value_info.extend(foreign)
     try:
         return onnx.shape_inference.infer_shapes(model, strict_mode=False, data_prop=True)
     except onnx.shape_inference.InferenceError as error:
