@@ -1,61 +1,14 @@
-"""Sums and products of tensors, with broadcasting. A residual sum shares by projection on the result."""
+"""Sums, products and remainders of tensors, with broadcasting. A residual sum shares by projection on the result."""
 
 import numpy as np
 
+from graph_rules.broadcasting import back, broadcast, equally, one_of
+from graph_rules.powers import inverted
 from graph_rules.registry import cotangent, rule, varying
 from srd_onnx.emit import Emitter
-from srd_onnx.errors import LayoutError
-from srd_onnx.ir import Node, Value
-from srd_onnx.roles import Axes, Gate, Role, Roles
+from srd_onnx.ir import Node
+from srd_onnx.roles import Axes, Roles
 from srd_onnx.rule import Flows
-
-
-def _broadcast(node: Node, roles: Roles) -> tuple[Axes]:
-    """Roles of a broadcast result: each axis has the role of an operand that varies and is not repeated along it."""
-    result = node.output()
-    merged: list[Role | None] = [None] * result.rank
-    operands = [v for v in node.inputs if v is not None and v.name in roles]
-    for value in sorted(operands, key=lambda v: v.rank):
-        lead = result.rank - value.rank
-        for axis, (role, size) in enumerate(zip(roles[value.name].roles, value.shape, strict=True), lead):
-            known = merged[axis]
-            if known is None or (size > 1 and known is not role):
-                merged[axis] = role
-    for value in operands:
-        lead = result.rank - value.rank
-        for axis, (role, size) in enumerate(zip(roles[value.name].roles, value.shape, strict=True), lead):
-            if size > 1 and merged[axis] is not role:
-                raise LayoutError(
-                    f"{node}: axis {axis} is a {role.name.lower()} axis of one operand and not of another; "
-                    "is the layout of the input right?"
-                )
-    if any(r is None and s > 1 for r, s in zip(merged, result.shape, strict=True)):
-        raise LayoutError(f"{node}: a constant adds an axis whose role is not known")
-    gates = [roles[v.name].gate for v in operands]
-    return (Axes(tuple(r or Role.CHANNEL for r in merged), gates[0] if len(gates) == 1 else Gate.NONE),)
-
-
-def _one_carrier(node: Node, roles: Roles) -> bool:
-    return len(_carriers(node, roles)) == 1
-
-
-def _carriers(node: Node, roles: Roles) -> tuple[int, ...]:
-    return _product_carriers(node, roles) if node.key.op_type in ("Mul", "Div") else varying(node, roles)
-
-
-def _equally(emit: Emitter, node: Node, shares: Flows) -> Flows:
-    """The same part to each operand that carries, summed where it was repeated."""
-    share = cotangent(shares, node)
-    carriers = _carriers(node, emit.roles)
-    result = node.output()
-    if len(carriers) > 1:
-        share = emit("Div", share, emit.like(result, float(len(carriers))))
-    shape = emit.axes(result).position_shape(result)
-    flows: list[str | None] = [None] * len(node.inputs)
-    for index in carriers:
-        value = node.input(index)
-        flows[index] = emit.unbroadcast(share, shape, emit.axes(value).position_shape(value))
-    return flows
 
 
 def _constant_part(emit: Emitter, node: Node) -> str | None:
@@ -68,28 +21,45 @@ def _constant_part(emit: Emitter, node: Node) -> str | None:
     return emit.sum(parts) if parts else None
 
 
-def _back(emit: Emitter, node: Node, flow: str, value: Value) -> str:
-    return emit.unbroadcast(flow, node.output().shape, value.shape)
-
-
 def _sum_vjp(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     g = cotangent(cotangents, node)
-    return [_back(emit, node, g, v) if v is not None and emit.varies(v) else None for v in node.inputs]
+    return [back(emit, node, g, v) if v is not None and emit.varies(v) else None for v in node.inputs]
 
 
-@rule("Add", versions=(14,), roles=_broadcast, routes=_one_carrier, spread=_equally, bias=_constant_part)
+@rule(
+    "Add",
+    versions=(14,),
+    roles=broadcast,
+    routes=one_of(varying),
+    spread=equally(varying),
+    bias=_constant_part,
+)
 def add(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``g`` to both. With expand and collapse: ``R_a = R_z <a, z> / |z|²`` (DESIGN.md, residual)."""
     return _sum_vjp(emit, node, cotangents)
 
 
-@rule("Sum", versions=(13,), roles=_broadcast, routes=_one_carrier, spread=_equally, bias=_constant_part)
+@rule(
+    "Sum",
+    versions=(13,),
+    roles=broadcast,
+    routes=one_of(varying),
+    spread=equally(varying),
+    bias=_constant_part,
+)
 def sum_of_many(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``g`` to every operand."""
     return _sum_vjp(emit, node, cotangents)
 
 
-@rule("Sub", versions=(14,), roles=_broadcast, routes=_one_carrier, spread=_equally, bias=_constant_part)
+@rule(
+    "Sub",
+    versions=(14,),
+    roles=broadcast,
+    routes=one_of(varying),
+    spread=equally(varying),
+    bias=_constant_part,
+)
 def sub(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``g`` to the left, ``-g`` to the right."""
     left, right = _sum_vjp(emit, node, cotangents)
@@ -99,7 +69,8 @@ def sub(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
 def _product_carriers(node: Node, roles: Roles) -> tuple[int, ...]:
     """The gated operand of a gate; both of two equals (ours); the numerator of a quotient.
 
-    A gate is the operand that is the greater `Gate`, else the one that is repeated along positions.
+    A gate is the operand that is the greater `Gate` (of an inverse the other one is the numerator), else the one that
+    is repeated along positions.
     """
     found = varying(node, roles)
     if len(found) < 2:
@@ -117,10 +88,10 @@ def _product_carriers(node: Node, roles: Roles) -> tuple[int, ...]:
 @rule(
     "Mul",
     versions=(14,),
-    roles=_broadcast,
+    roles=broadcast,
     carriers=_product_carriers,
-    routes=_one_carrier,
-    spread=_equally,
+    routes=one_of(_product_carriers),
+    spread=equally(_product_carriers),
 )
 def mul(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``g * other`` to each operand that carries, halved where both do (frozen); ``tangent`` is the product rule."""
@@ -132,32 +103,88 @@ def mul(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     flows: list[str | None] = [None, None]
     for index in carriers:
         flow = emit("Mul", g, node.input(1 - index).name)
-        flows[index] = _back(emit, node, flow, node.input(index))
+        flows[index] = back(emit, node, flow, node.input(index))
     return flows
+
+
+def _quotient_roles(node: Node, roles: Roles) -> tuple[Axes]:
+    """A constant over a tensor is an inverse."""
+    (axes,) = broadcast(node, roles)
+    return (axes if 0 in varying(node, roles) else inverted(axes),)
 
 
 @rule(
     "Div",
     versions=(14,),
-    roles=_broadcast,
+    roles=_quotient_roles,
     carriers=_product_carriers,
-    routes=_one_carrier,
-    spread=_equally,
+    routes=one_of(_product_carriers),
+    spread=equally(_product_carriers),
 )
 def div(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
-    """``g / b`` to the numerator; the denominator is a statistic that is held fixed. ``tangent``: the quotient rule."""
+    """``g / b`` to the numerator, b held fixed; under a constant one ``g y / b``. ``tangent``: the quotient rule.
+
+    A constant divided by b is frozen as Reciprocal is, without a bias.
+    """
     g = cotangent(cotangents, node)
     a, b = node.input(0), node.input(1)
-    node.require(
-        emit.varies(a) or emit.tangent,
-        "a constant divided by a computed tensor has no fixed pattern to be linear under",
-    )
     if b.constant is not None:
         node.require(bool(np.all(b.constant != 0)), "division by a constant zero")
     flows: list[str | None] = [None, None]
     share = emit("Div", g, b.name)
     if emit.varies(a):
-        flows[0] = _back(emit, node, share, a)
-    if emit.varies(b) and emit.tangent:
-        flows[1] = _back(emit, node, emit("Neg", emit("Mul", share, node.output().name)), b)
+        flows[0] = back(emit, node, share, a)
+    if emit.varies(b) and (emit.tangent or not emit.varies(a)):
+        part = emit("Mul", share, node.output().name)
+        flows[1] = back(emit, node, emit("Neg", part) if emit.tangent else part, b)
     return flows
+
+
+def _constant_part_of_mean(emit: Emitter, node: Node) -> str | None:
+    total = _constant_part(emit, node)
+    return emit("Div", total, emit.like(node.output(), float(len(node.inputs)))) if total else None
+
+
+@rule(
+    "Mean",
+    versions=(13,),
+    roles=broadcast,
+    routes=one_of(varying),
+    spread=equally(varying),
+    bias=_constant_part_of_mean,
+)
+def mean_of_many(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
+    """``g / n`` to each of the n operands."""
+    part = emit("Div", cotangent(cotangents, node), emit.like(node.output(), float(len(node.inputs))))
+    return _sum_vjp(emit, node, [part])
+
+
+def _whole_times(emit: Emitter, node: Node) -> str:
+    """How often b goes into a: ``(a - y) / b``."""
+    a, b = node.input(0), node.input(1)
+    return emit("Round", emit("Div", emit("Sub", a.name, node.output().name), b.name))
+
+
+def _mod_bias(emit: Emitter, node: Node) -> str | None:
+    a, b = node.input(0), node.input(1)
+    if not emit.varies(a):
+        return a.name
+    return None if emit.varies(b) else emit("Neg", emit("Mul", _whole_times(emit, node), b.name))
+
+
+@rule(
+    "Mod",
+    versions=(13, 28),
+    roles=broadcast,
+    routes=one_of(varying),
+    spread=equally(varying),
+    bias=_mod_bias,
+    nonlinear=True,
+)
+def mod(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
+    """``y = a - n b``: ``g`` to a, ``-n g`` to b; how often n it goes in is the pattern."""
+    node.require(bool(node.attrs["fmod"]), "of real numbers only the form with fmod=1 has a rule")
+    g = cotangent(cotangents, node)
+    a, b = node.input(0), node.input(1)
+    to_b = emit("Neg", emit("Mul", g, _whole_times(emit, node))) if emit.varies(b) else None
+    return [back(emit, node, g, a) if emit.varies(a) else None, to_b and back(emit, node, to_b, b)]

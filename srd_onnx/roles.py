@@ -25,12 +25,14 @@ class Gate(IntEnum):
     """How much a tensor is made to be a factor: in a product the greater gate is held fixed (DESIGN.md, section 2).
 
     BOUNDED functions (erf, tanh, a clip) are gates of what is not bounded, as in a GELU written out; SATURATING ones
-    (sigmoid, hard-sigmoid, softmax) are gates of those too, as in an LSTM.
+    (sigmoid, hard-sigmoid, softmax) are gates of those too, as in an LSTM. An INVERSE, 1 / b, is what something is
+    divided by, such as the statistic of a normalisation: greater than any, since a quotient belongs to its numerator.
     """
 
     NONE = 0
     BOUNDED = 1
     SATURATING = 2
+    INVERSE = 3
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ class Var:
     gate: Gate = Gate.NONE
     dtype: str | None = None  # only where it is not the case's
     positive: bool = False
+    within: tuple[float, float] | None = None  # where the operator is defined
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from srd_onnx.roles import Gate
-from tests import cases_moving
+from tests import cases_contractions, cases_elementwise, cases_moving
 from tests.case_types import (
     GATE,
     IMAGE,
@@ -47,9 +47,11 @@ def _activations() -> Iterator[Case]:
     yield from rows("HardSwish", (14, 22), "image", IMAGE)
     yield from rows("LogSoftmax", (13,), "default_axis", Var("NC", (3, 5)))
     yield from rows("LogSoftmax", (13,), "channels", IMAGE, axis=1)
-    refused = "a softmax is a gate, held fixed"
-    yield from rows("Softmax", (13,), "default_axis", Var("NC", (3, 5)), no_pattern=refused)
-    yield from rows("Softmax", (13,), "channels", IMAGE, axis=1, no_pattern=refused)
+    yield from rows("Softmax", (13,), "default_axis", Var("NC", (3, 5)))
+    yield from rows("Softmax", (13,), "channels", IMAGE, axis=1)
+    yield from rows("Softmax", (13,), "positions", TOKENS, axis=-2)
+    yield from rows("Softmax", (13,), "far_below_zero", Var("NC", (3, 5), within=(-30.0, -9.0)))
+    yield from rows("Softmax", (13,), "one", Var("NCT", (2, 1, 3)), axis=1)
 
 
 def _arithmetic() -> Iterator[Case]:
@@ -77,10 +79,6 @@ def _arithmetic() -> Iterator[Case]:
     yield from rows("Mul", (14,), "square", IMAGE, Same(0))
     yield from rows("Div", (14,), "by_constant", IMAGE, Rand((3, 1, 1), positive=True))
     yield from rows("Div", (14,), "by_statistic", IMAGE, Var("NCHW", (2, 1, 4, 3), positive=True), held=[1])
-    yield from rows(
-        "Div", (14,), "constant_numerator", Rand((3, 1, 1)), Var("NCHW", (2, 3, 4, 3), positive=True), out="NCHW",
-        no_pattern="a constant over a computed tensor has no part that is linear in it",
-    )  # fmt: skip
 
 
 def _convolutions() -> Iterator[Case]:
@@ -291,6 +289,7 @@ CASES: tuple[Case, ...] = tuple(
     for family in (
         _activations,
         _arithmetic,
+        cases_elementwise.cases,
         _convolutions,
         _pools,
         _linear,
@@ -298,6 +297,8 @@ CASES: tuple[Case, ...] = tuple(
         _parts,
         _reductions,
         _quantisation,
+        cases_contractions.cases,
+        cases_normalised.cases,
         cases_moving.cases,
     )
     for case in family()

@@ -223,8 +223,7 @@ def merged(case: Case, flows: Sequence[Array | None]) -> list[Array | None]:
         if isinstance(spec, Same):
             first, again = sums[spec.of], sums[i]
             assert first is not None
-            assert again is not None
-            sums[spec.of], sums[i] = first + again, None
+            sums[spec.of], sums[i] = first if again is None else first + again, None
     return sums
 
 

@@ -35,7 +35,10 @@ def _leaky_relu(attrs: Attrs, operands: Sequence[Any], _held: frozenset[int]) ->
     return _line(_each(operands[0], lambda v: 1.0 if v >= 0 else alpha), 0.0)
 
 
-def _prelu(_attrs: Attrs, operands: Sequence[Any], _held: frozenset[int]) -> Replay:
+def _prelu(_attrs: Attrs, operands: Sequence[Any], held: frozenset[int]) -> Replay:
+    if 0 in held:
+        v = operands[0]
+        return lambda z: [np.where(v < 0, v * z[1], v)]
     x, slope = operands[0], np.broadcast_to(operands[1], operands[0].shape)
     return _line(np.where(x >= 0, 1.0, slope), 0.0)
 
@@ -93,6 +96,22 @@ def _log_softmax(attrs: Attrs, operands: Sequence[Any], _held: frozenset[int]) -
     return lambda z: [z[0] - normaliser]
 
 
+def _softmax(attrs: Attrs, operands: Sequence[Any], _held: frozenset[int]) -> Replay:
+    """e^v / Z with Z fixed: the line through (0, 1/Z), but no higher there than 1, and (v, y)."""
+    axis = attrs.get("axis", -1)
+    normaliser = np.apply_along_axis(lambda row: math.fsum(math.exp(v) for v in row), axis, operands[0])
+    z = np.broadcast_to(np.expand_dims(normaliser, axis), operands[0].shape)
+    start = np.array([min(1 / n, 1.0) for n in z.ravel()]).reshape(z.shape)
+    slope = np.zeros(z.shape)
+    for at in np.ndindex(z.shape):
+        v, n = float(operands[0][at]), float(z[at])
+        if n >= 1:
+            slope[at] = math.expm1(v) / v / n if v else 1 / n
+        else:
+            slope[at] = (math.exp(v) / n - 1) / v
+    return _line(slope, start)
+
+
 def _add(_attrs: Attrs, operands: Sequence[Any], held: frozenset[int]) -> Replay:
     return lambda z: [np.asarray(sum(operands[i] if i in held else v for i, v in enumerate(z)))]
 
@@ -113,8 +132,11 @@ def _mul(_attrs: Attrs, operands: Sequence[Any], held: frozenset[int]) -> Replay
 
 
 def _div(_attrs: Attrs, operands: Sequence[Any], held: frozenset[int]) -> Replay:
-    assert held == {1}
-    return lambda z: [z[0] / operands[1]]
+    a, b = operands
+    if held == {1}:
+        return lambda z: [z[0] / b]
+    assert held == {0}
+    return lambda z: [z[1] * (a / b**2)]
 
 
 def _batch_normalization(attrs: Attrs, operands: Sequence[Any], _held: frozenset[int]) -> Replay:
@@ -143,10 +165,6 @@ def _rounded(_attrs: Attrs, operands: Sequence[Any], _held: frozenset[int]) -> R
     return lambda z: [z[0] + ((kept - z0) * s - x)]
 
 
-def _no_pattern(_attrs: Attrs, _operands: Sequence[Any], _held: frozenset[int]) -> Replay:
-    raise NotImplementedError("it has no fixed pattern")
-
-
 ELEMENTWISE: dict[str, Oracle] = {
     "Relu": elementwise(_relu),
     "LeakyRelu": elementwise(_leaky_relu),
@@ -159,7 +177,7 @@ ELEMENTWISE: dict[str, Oracle] = {
     "HardSigmoid": elementwise(_hard_sigmoid),
     "HardSwish": elementwise(_hard_swish),
     "LogSoftmax": elementwise(_log_softmax),
-    "Softmax": elementwise(_no_pattern),
+    "Softmax": elementwise(_softmax),
     "BatchNormalization": elementwise(_batch_normalization),
     "Identity": elementwise(_same),
     "Dropout": elementwise(_same),

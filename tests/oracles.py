@@ -7,30 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from tests.oracle_contractions import CONTRACTIONS
 from tests.oracle_elementwise import ELEMENTWISE
+from tests.oracle_mathematics import MATHEMATICS
 from tests.oracle_moving import MOVING
-from tests.oracle_types import Array, Attrs, Freeze, Oracle, Replay, as_stored
+from tests.oracle_normalised import NORMALISED
+from tests.oracle_types import Array, Attrs, Freeze, Oracle, Replay
 from tests.oracle_windows import average_pool, conv, global_average_pool, global_max_pool, max_pool
-
-
-def _gemm(attrs: Attrs, operands: Sequence[Any], held: frozenset[int]) -> Replay:
-    alpha, beta = as_stored(attrs.get("alpha", 1.0)), as_stored(attrs.get("beta", 1.0))
-    added = operands[2] if len(operands) > 2 and operands[2] is not None else np.zeros(1)
-
-    def replay(z: Sequence[Any]) -> list[Array]:
-        a, b = (operands[i] if i in held else z[i] for i in (0, 1))
-        a = a.T if attrs.get("transA") else a
-        b = b.T if attrs.get("transB") else b
-        y = np.array([[sum(a[i, k] * b[k, j] for k in range(a.shape[1])) for j in range(b.shape[1])]
-                      for i in range(a.shape[0])])  # fmt: skip
-        return [alpha * y + beta * added]
-
-    return replay
-
-
-def _matmul(_attrs: Attrs, operands: Sequence[Any], held: frozenset[int]) -> Replay:
-    return lambda z: [np.matmul(*(operands[i] if i in held else z[i] for i in (0, 1)))]
-
 
 # Layout
 
@@ -141,14 +124,15 @@ def linear(freeze: Freeze) -> Oracle:
 
 ORACLES: dict[str, Oracle] = {
     **ELEMENTWISE,
+    **CONTRACTIONS,
+    **NORMALISED,
+    **MATHEMATICS,
     **MOVING,
     "Conv": linear(conv),
     "AveragePool": linear(average_pool),
     "MaxPool": Oracle(max_pool, _positive(average_pool)),
     "GlobalAveragePool": linear(global_average_pool),
     "GlobalMaxPool": Oracle(global_max_pool, _positive(global_average_pool)),
-    "Gemm": linear(_gemm),
-    "MatMul": linear(_matmul),
     "Reshape": linear(_reshape),
     "Flatten": linear(_flatten),
     "Squeeze": linear(_squeeze),

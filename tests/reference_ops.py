@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx.reference.op_run import OpRun
 
+from tests import reference_elementwise
 from tests.oracle_types import here
 from tests.oracle_windows import slide, winners
 
@@ -206,6 +207,7 @@ class DequantizeLinear(OpRun):
 
 
 CORRECTED: list[type[OpRun]] = [
+    *reference_elementwise.CORRECTED,
     AveragePool,
     ConvTranspose,
     DequantizeLinear,

@@ -22,13 +22,16 @@ Spoil = Callable[[Emitter, str, tuple[int, ...]], str]
 # What flows back is the same all along their last axes: a shift shows along the first.
 EVEN = ("GlobalAveragePool", "ReduceSum", "ReduceMean")
 
+# Their derivative is zero: there is no flow that could be wrong.
+FLAT = ("Round", "Floor", "Ceil", "Sign", "Hardmax")
+
 
 def first_of_each(cases: list[Case]) -> list[Case]:
     return list({case.op: case for case in reversed(cases)}.values())[::-1]
 
 
 REPRESENTATIVES = first_of_each([c for c in CASES if c.no_pattern is None])
-SMOOTH = first_of_each([c for c in CASES if c.op not in ("QuantizeLinear", "DequantizeLinear")])
+SMOOTH = first_of_each([c for c in CASES if c.op not in ("QuantizeLinear", "DequantizeLinear", *FLAT)])
 MIXING = first_of_each(
     [c for c in REPRESENTATIVES for b in [bench(c, RULES)] if not b.rule.routes(b.node, b.roles)]
 )
