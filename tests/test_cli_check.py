@@ -148,7 +148,7 @@ def test_the_zoo_can_be_explained(name: str) -> None:
 
 def test_the_zoo_is_listed() -> None:
     said = run("models").stdout
-    found = json.loads(run("models", "--json").stdout)
+    found = json.loads(run("models", "--json").stdout)["models"]
     assert [row["name"] for row in found] == list(zoo())
     for row, model in zip(found, zoo().values(), strict=True):
         assert set(row) == {

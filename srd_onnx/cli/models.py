@@ -18,7 +18,7 @@ def models(*, json: JsonOption = False) -> None:
 
     rows = list(zoo().values())
     if json:
-        write_json(to_json([_plain(row) for row in rows], indent=2))
+        write_json(to_json({"models": [_plain(row) for row in rows], "photo": sample_photo()}, indent=2))
         return
     console = stdout()
     for row in rows:
