@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from srd_onnx.roles import Gate
-from tests import cases_contractions, cases_elementwise, cases_moving
+from tests import cases_contractions, cases_elementwise, cases_moving, cases_resize
 from tests.case_types import (
     GATE,
     IMAGE,
@@ -300,6 +300,7 @@ CASES: tuple[Case, ...] = tuple(
         cases_contractions.cases,
         cases_normalised.cases,
         cases_moving.cases,
+        cases_resize.cases,
     )
     for case in family()
 )

@@ -6,6 +6,7 @@ GlobalMaxPool         takes the maximum over the wrong axes unless there are two
 ConvTranspose         with groups it keeps one channel per group and cuts the weights at the wrong place
 Pad                   refuses negative pads
 GatherElements        refuses indices that are smaller than the data off the axis
+Resize                counts in single precision, refuses negative axes
 HardSwish             is expanded with 1/6 in single precision, 1e-8 off in double
 DequantizeLinear      exists from opset 19 on only
 Slice                 with a start before the front and a negative step is empty; ONNX clamps to the first element
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from onnx.reference.op_run import OpRun
 
 from tests import reference_elementwise
+from tests.oracle_resize import resize
 from tests.oracle_types import here
 from tests.oracle_windows import slide, winners
 
@@ -172,9 +174,24 @@ class GatherElements(OpRun):
     op_domain = ""
 
     def _run(self, x: Array, indices: Array, axis: Any = None) -> tuple[Array]:
-        at = list(np.indices(indices.shape))
+        at: list[Array] = list(np.indices(indices.shape))
         at[int(axis or 0)] = indices
         return (x[tuple(at)],)
+
+
+class Resize(OpRun):
+    op_domain = ""
+
+    def _run(
+        self,
+        x: Array,
+        roi: Any = None,
+        scales: Any = None,
+        sizes: Any = None,
+        **attrs: Any,
+    ) -> tuple[Array]:
+        replay = resize(_given(**attrs), [x, roi, scales, sizes], frozenset({1, 2, 3}))
+        return (replay([x])[0].astype(x.dtype),)
 
 
 class HardSwish(OpRun):
@@ -216,5 +233,6 @@ CORRECTED: list[type[OpRun]] = [
     HardSwish,
     MaxPool,
     Pad,
+    Resize,
     Slice,
 ]
