@@ -77,8 +77,8 @@ def test_gaps_give_code_1_and_the_whole_table(tmp_path: Path) -> None:
     assert [(node["names"], node["status"], node["why"]) for node in found["nodes"]] == [
         (["flatten"], "exact", None),
         (["pool"], "exact", None),
-        (["the noise"], "no rule", "no version is covered"),
-        (["the coin"], "no rule", "no version is covered"),
+        (["the outer box"], "no rule", "no version is covered"),
+        (["the inner box"], "no rule", "no version is covered"),
     ]
     assert found["explainable"] is False
 
