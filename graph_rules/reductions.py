@@ -9,7 +9,7 @@ from srd_onnx.roles import Axes, Role, Roles
 from srd_onnx.rule import Flows
 
 
-def _reduced(node: Node) -> tuple[int, ...]:
+def reduced_axes(node: Node) -> tuple[int, ...]:
     """The axes that are summed over, counted from the front."""
     rank, given = node.input(0).rank, node.constant(1)
     if given is None or given.size == 0:
@@ -17,8 +17,9 @@ def _reduced(node: Node) -> tuple[int, ...]:
     return tuple(sorted(int(a) % rank for a in given))
 
 
-def _roles(node: Node, roles: Roles) -> tuple[Axes]:
-    own, gone = roles[node.input(0).name], set(_reduced(node))
+def reduced_roles(node: Node, roles: Roles) -> tuple[Axes]:
+    """The axes that are left; the batch must be among them."""
+    own, gone = roles[node.input(0).name], set(reduced_axes(node))
     kept = tuple(r for i, r in enumerate(own.roles) if node.attrs["keepdims"] or i not in gone)
     node.require(
         not any(own.roles[i] is Role.BATCH and node.input(0).shape[i] > 1 for i in gone),
@@ -27,14 +28,15 @@ def _roles(node: Node, roles: Roles) -> tuple[Axes]:
     return (Axes(kept, gate=own.gate),)
 
 
-def _within_position(node: Node, roles: Roles) -> bool:
+def within_position(node: Node, roles: Roles) -> bool:
+    """Whether no position axis is reduced."""
     own = roles[node.input(0).name].roles
-    return all(own[i] is not Role.POSITION for i in _reduced(node))
+    return all(own[i] is not Role.POSITION for i in reduced_axes(node))
 
 
-def _restored(emit: Emitter, node: Node, flow: str, shape: tuple[int, ...]) -> str:
+def restored_axes(emit: Emitter, node: Node, flow: str, shape: tuple[int, ...]) -> str:
     """The reduced axes back with size 1."""
-    gone = set(_reduced(node))
+    gone = set(reduced_axes(node))
     return (
         flow
         if node.attrs["keepdims"]
@@ -42,29 +44,30 @@ def _restored(emit: Emitter, node: Node, flow: str, shape: tuple[int, ...]) -> s
     )
 
 
-def _spread(emit: Emitter, node: Node, shares: Flows) -> Flows:
+def reduced_spread(emit: Emitter, node: Node, shares: Flows) -> Flows:
+    """The same part to each position that was reduced."""
     x, share = node.input(0), shares[0]
     assert share is not None
     shape = emit.axes(x).position_shape(x)
-    size = math.prod(shape[i] for i in _reduced(node))
+    size = math.prod(shape[i] for i in reduced_axes(node))
     part = share if size == 1 else emit("Div", share, emit.like(x, float(size)))
-    restored = _restored(emit, node, part, shape)
+    restored = restored_axes(emit, node, part, shape)
     return to_first(node, restored if size == 1 else emit("Expand", restored, emit.ints(shape)))
 
 
-@rule("ReduceSum", versions=(13,), roles=_roles, routes=_within_position, spread=_spread)
+@rule("ReduceSum", versions=(13,), roles=reduced_roles, routes=within_position, spread=reduced_spread)
 def reduce_sum(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``g`` to everything that was summed."""
     x = node.input(0)
     node.require(carries(x), "only sums of real numbers carry relevance")
-    restored = _restored(emit, node, cotangent(cotangents, node), x.shape)
+    restored = restored_axes(emit, node, cotangent(cotangents, node), x.shape)
     return to_first(node, emit("Expand", restored, emit.ints(x.shape)))
 
 
-@rule("ReduceMean", versions=(18,), roles=_roles, routes=_within_position, spread=_spread)
+@rule("ReduceMean", versions=(18,), roles=reduced_roles, routes=within_position, spread=reduced_spread)
 def reduce_mean(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``g / count`` to everything that was averaged."""
     x = node.input(0)
-    size = float(math.prod(x.shape[i] for i in _reduced(node)))
+    size = float(math.prod(x.shape[i] for i in reduced_axes(node)))
     share = emit("Div", cotangent(cotangents, node), emit.like(x, size))
-    return to_first(node, emit("Expand", _restored(emit, node, share, x.shape), emit.ints(x.shape)))
+    return to_first(node, emit("Expand", restored_axes(emit, node, share, x.shape), emit.ints(x.shape)))

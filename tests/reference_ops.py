@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx.reference.op_run import OpRun
 
-from tests import reference_elementwise
+from tests import reference_elementwise, reference_normalised
 from tests.oracle_resize import resize
 from tests.oracle_types import here
 from tests.oracle_windows import slide, winners
@@ -225,6 +225,7 @@ class DequantizeLinear(OpRun):
 
 CORRECTED: list[type[OpRun]] = [
     *reference_elementwise.CORRECTED,
+    *reference_normalised.CORRECTED,
     AveragePool,
     ConvTranspose,
     DequantizeLinear,

@@ -111,16 +111,52 @@ REFUSED: list[tuple[str, Case, type[SrdOnnxError], str]] = [
         "division by a constant zero",
     ),
     (
-        "gemm_of_two_computed",
-        row("Gemm", 13, Var("NC", (2, 3)), Var("CN", (3, 2)), out="NC"),
+        "gemm_compares_the_batch",
+        row("Gemm", 13, Var("NC", (2, 3)), Var("CN", (3, 2)), out="NN"),
         UnsupportedCaseError,
-        "exactly one of A and B may be computed",
+        "it multiplies each item of the batch with every other",
     ),
     (
-        "batch_of_constant_matrices",
-        row("MatMul", 13, TOKENS, Rand((2, 3, 5)), out="NTC"),
+        "matmul_sums_over_the_batch",
+        row("MatMul", 13, Rand((4, 2)), Var("NC", (2, 3)), out="NC"),
         UnsupportedCaseError,
-        r"a batch of constant matrices \[2, 3, 5\] has no rule",
+        "it sums over the batch axis",
+    ),
+    (
+        "matmul_of_different_axes",
+        row("MatMul", 13, Var("NCPC", (2, 3, 4, 2)), Var("NPCC", (2, 3, 2, 4)), out="NCPC"),
+        LayoutError,
+        "axis 1 of the result is a channel axis of one operand and a position axis of another",
+    ),
+    (
+        "einsum_adds_an_axis",
+        row("Einsum", 12, Var("NC", (2, 3)), Rand((4,)), out="NCP", equation="nc,p->ncp"),
+        LayoutError,
+        "a constant adds an axis whose role is not known",
+    ),
+    (
+        "einsum_diagonal_of_different_axes",
+        row("Einsum", 12, Var("NCP", (2, 3, 3)), out="NC", equation="ncc->nc"),
+        UnsupportedCaseError,
+        r"the diagonal of axes of different roles \(NCP\) has no rule",
+    ),
+    (
+        "softmax_over_the_batch",
+        row("Softmax", 13, IMAGE, axis=0),
+        UnsupportedCaseError,
+        "it compares the items of the batch",
+    ),
+    (
+        "statistics_of_the_batch",
+        row("MeanVarianceNormalization", 13, IMAGE, axes=[0, 2]),
+        UnsupportedCaseError,
+        "it takes statistics over the batch axis",
+    ),
+    (
+        "layer_norm_computed_scale",
+        row("LayerNormalization", 17, TOKENS, Var("C", (3,)), out="NTC"),
+        UnsupportedCaseError,
+        r"input 1 \('x1'\) must be a constant",
     ),
 ]
 

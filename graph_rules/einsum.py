@@ -1,0 +1,106 @@
+"""Einsum: any sum of products; also permutations, sums and diagonals of one operand."""
+
+import string
+
+from graph_rules.contraction import (
+    Contraction,
+    Term,
+    contraction_carriers,
+    contraction_roles,
+    contraction_routes,
+    contraction_spread,
+    flowing,
+    halved,
+    moved,
+    sizes_of,
+)
+from graph_rules.registry import cotangent, rule
+from srd_onnx.emit import Emitter
+from srd_onnx.ir import Node
+from srd_onnx.roles import Axes, Roles
+from srd_onnx.rule import Flows
+
+_ELLIPSIS = "."
+
+
+def _equation(node: Node) -> Contraction:
+    """The labels of all axes; those that an ellipsis stands for are letters that the equation does not use."""
+    text = "".join(str(node.attrs["equation"]).split()).replace("...", _ELLIPSIS)
+    left, arrow, right = text.partition("->")
+    terms = left.split(",")
+    if not arrow:
+        once = sorted(c for c in set(left) - {",", _ELLIPSIS} if left.count(c) == 1)
+        right = (_ELLIPSIS if _ELLIPSIS in left else "") + "".join(once)
+    free = [c for c in string.ascii_letters if c not in text]
+    ranks = [node.input(i).rank - len(term) + 1 for i, term in enumerate(terms) if _ELLIPSIS in term]
+    hidden = "".join(free[: max(ranks, default=0)])
+
+    def spelled(term: str, rank: int) -> Term:
+        return tuple(term.replace(_ELLIPSIS, hidden[len(hidden) - (rank - len(term) + 1) :]))
+
+    found = tuple(
+        spelled(term, node.input(i).rank) if _ELLIPSIS in term else tuple(term)
+        for i, term in enumerate(terms)
+    )
+    return Contraction(found, tuple(right.replace(_ELLIPSIS, hidden)))
+
+
+def _roles(node: Node, roles: Roles) -> tuple[Axes]:
+    c = _equation(node)
+    for index, term in enumerate(c.terms):
+        own = roles.get(node.input(index).name)
+        if own is not None:
+            axes = set(zip(term, own.roles, strict=True))
+            node.require(
+                len(axes) == len(set(term)), f"the diagonal of axes of different roles ({own}) has no rule"
+            )
+    return contraction_roles(node, roles, c)
+
+
+def _carriers(node: Node, roles: Roles) -> tuple[int, ...]:
+    return contraction_carriers(node, roles, _equation(node))
+
+
+def _routes(node: Node, roles: Roles) -> bool:
+    return contraction_routes(node, roles, _equation(node))
+
+
+def _spread(emit: Emitter, node: Node, shares: Flows) -> Flows:
+    return contraction_spread(emit, node, shares, _equation(node))
+
+
+def _to_operand(emit: Emitter, node: Node, c: Contraction, g: str, index: int) -> str:
+    """The cotangent times all other factors, summed over what this factor has not; then put in its place."""
+    x, y, sizes = node.input(index), node.output(), sizes_of(node, c)
+    others = [i for i in range(len(c.terms)) if i != index]
+    if not others:
+        return moved(emit, g, (c.out, y.shape), c.terms[index], x, x.shape)
+    out = c.out
+    if not out:  # a number: not every Einsum knows a factor without axes
+        out = (next(letter for letter in string.ascii_letters if letter not in sizes),)
+        g = emit.reshape(g, [1])
+    named = {
+        *out,
+        *(
+            label
+            for i in others
+            for label, size in zip(c.terms[i], node.input(i).shape, strict=True)
+            if size > 1
+        ),
+    }
+    own = zip(c.terms[index], x.shape, strict=True)
+    wanted = tuple(dict.fromkeys(label for label, size in own if label in named and size > 1))
+    factors = ["".join(out), *("".join(c.terms[i]) for i in others)]
+    names = [node.input(i).name for i in others]
+    flow = emit("Einsum", g, *names, equation=f"{','.join(factors)}->{''.join(wanted)}")
+    have = (wanted, [sizes[label] for label in wanted])
+    return moved(emit, flow, have, c.terms[index], x, x.shape)
+
+
+@rule("Einsum", versions=(12, 28), roles=_roles, carriers=_carriers, routes=_routes, spread=_spread)
+def einsum(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
+    """``y = Σ Π x_i``: to each factor ``Σ g Π_{j≠i} x_j``, over the labels that it has not."""
+    c = _equation(node)
+    g = halved(emit, node, c, cotangent(cotangents, node))
+    carriers = flowing(emit, node, c)
+    return [_to_operand(emit, node, c, g, i) if i in carriers else None for i in range(len(node.inputs))]
