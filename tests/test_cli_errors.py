@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -71,12 +72,12 @@ def four_channels(folder: Path) -> Path:
 
 def without_rule(folder: Path) -> Path:
     """Twice an operator that has no rule."""
-    size = {"output_height": 8, "output_width": 8}
+    size: dict[str, Any] = {"output_height": 8, "output_width": 8}
     nodes = (
         helper.make_node("RoiAlign", ["input", "box", "first"], ["s"], name="the inner box", **size),
         helper.make_node("RoiAlign", ["s", "box", "first"], ["m"], name="the outer box", **size),
     )
-    weights = {"box": np.array([[0, 0, 8, 8]], np.float32), "first": np.zeros(1, np.int64)}
+    weights: dict[str, Any] = {"box": np.array([[0, 0, 8, 8]], np.float32), "first": np.zeros(1, np.int64)}
     return saved(head(*nodes, weights=weights), folder / "m.onnx")
 
 
