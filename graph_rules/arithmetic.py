@@ -13,11 +13,7 @@ from srd_onnx.rule import Flows
 
 def _constant_part(emit: Emitter, node: Node) -> str | None:
     """The operands that do not depend on the input: a bias."""
-    parts = [
-        emit("Neg", value.name) if node.key.op_type == "Sub" and index == 1 else value.name
-        for index, value in enumerate(node.inputs)
-        if value is not None and not emit.varies(value)
-    ]
+    parts = [value.name for value in node.inputs if value is not None and not emit.varies(value)]
     return emit.sum(parts) if parts else None
 
 
@@ -52,17 +48,38 @@ def sum_of_many(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     return _sum_vjp(emit, node, cotangents)
 
 
+def _difference_carriers(node: Node, roles: Roles) -> tuple[int, ...]:
+    """Both; but what is repeated along positions to be subtracted is a statistic, a mean, and held fixed (ours)."""
+    found = varying(node, roles)
+    if len(found) < 2:
+        return found
+    left, right = (roles[node.input(i).name].count(node.input(i)) for i in found)
+    whole = broadcast(node, roles)[0].count(node.output())
+    return (0,) if right < left == whole else found
+
+
+def _subtracted(emit: Emitter, node: Node) -> str | None:
+    left, right = node.input(0), node.input(1)
+    carriers = _difference_carriers(node, emit.roles)
+    if carriers == (0,):
+        return emit("Neg", right.name)
+    return left.name if carriers == (1,) else None
+
+
 @rule(
     "Sub",
     versions=(14,),
     roles=broadcast,
-    routes=one_of(varying),
-    spread=equally(varying),
-    bias=_constant_part,
+    carriers=_difference_carriers,
+    routes=one_of(_difference_carriers),
+    spread=equally(_difference_carriers),
+    bias=_subtracted,
 )
 def sub(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
-    """``g`` to the left, ``-g`` to the right."""
+    """``g`` to the left, ``-g`` to the right; a mean over positions that is subtracted is held fixed (ours)."""
     left, right = _sum_vjp(emit, node, cotangents)
+    if not emit.tangent and 1 not in _difference_carriers(node, emit.roles):
+        right = None
     return [left, emit("Neg", right) if right else None]
 
 

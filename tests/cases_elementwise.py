@@ -142,7 +142,7 @@ def _arithmetic() -> Iterator[Case]:
         )
         yield from rows(op, (since,), "size_one", SCALAR_PER_IMAGE, Var("NC", (3, 4)))
         yield from rows(op, (since,), "constant_axis", Var("NTC", (2, 1, 3)), Rand((1, 4, 1)))
-        yield from rows(op, (since,), "vector", TOKENS, Var("C", (3,)))
+        yield from rows(op, (since,), "vector", TOKENS, Var("C", (3,)), held=[1] if op == "Sub" else [])
     inverse = Gate.INVERSE
     yield from rows("Mul", (14,), "statistic", TOKENS, Var("NTC", (2, 4, 1), gate=inverse), held=[1])
     yield from rows(

@@ -261,4 +261,8 @@ def broadcasts(draw: Draw, op: str, since: int) -> Case:
     if op == "Mul":
         counts = [int(np.prod(v.shape[2:])) for v in pair]
         held = frozenset(i for i in (0, 1) if counts[i] < counts[1 - i])
+    elif op == "Sub":
+        positions = [v.shape[2:] for v in pair]
+        means = positions[1] != positions[0] == np.broadcast_shapes(*positions)
+        held = frozenset([1] if means else [])
     return case(op, since, pair, "NCHW", held=held)

@@ -61,12 +61,6 @@ REFUSED: list[tuple[str, Case, type[SrdOnnxError], str]] = [
         UnsupportedCaseError,
         r"input 1 \('x1'\) must be a constant",
     ),
-    (
-        "prelu_computed_slope",
-        row("PRelu", 16, IMAGE, Var("NCHW", (2, 3, 1, 1))),
-        UnsupportedCaseError,
-        "must be a constant",
-    ),
     ("cast_to_integers", row("Cast", 13, IMAGE, to="int64"), UnsupportedCaseError, "integers"),
     (
         "reflected_padding",
@@ -157,6 +151,36 @@ REFUSED: list[tuple[str, Case, type[SrdOnnxError], str]] = [
         row("LayerNormalization", 17, TOKENS, Var("C", (3,)), out="NTC"),
         UnsupportedCaseError,
         r"input 1 \('x1'\) must be a constant",
+    ),
+    (
+        "floored_modulo",
+        row("Mod", 28, IMAGE, Const(0.7), fmod=0),
+        UnsupportedCaseError,
+        "of real numbers only the form with fmod=1 has a rule",
+    ),
+    (
+        "power_of_a_negative_constant",
+        row("Pow", 15, Const(-2.0), IMAGE),
+        UnsupportedCaseError,
+        "a power of a constant that is not positive",
+    ),
+    (
+        "computed_exponent_of_another_precision",
+        row("Pow", 15, Const(2.0), Var("NCHW", (2, 3, 4, 3), dtype="float32")),
+        UnsupportedCaseError,
+        "base and computed exponent differ in precision",
+    ),
+    (
+        "celu_without_a_scale",
+        row("Celu", 28, IMAGE, alpha=-1.0),
+        UnsupportedCaseError,
+        "alpha -1 is not positive",
+    ),
+    (
+        "sign",
+        row("Sign", 13, IMAGE),
+        UnsupportedCaseError,
+        "a sign is constant under a fixed pattern",
     ),
 ]
 

@@ -23,6 +23,8 @@ STRATEGIES: dict[str, tuple[int, st.SearchStrategy[Case]]] = {
     "Add": (40, strategies.broadcasts("Add", 14)),
     "Sub": (20, strategies.broadcasts("Sub", 14)),
     "Mul": (40, strategies.broadcasts("Mul", 14)),
+    "Max": (30, strategies.broadcasts("Max", 13)),
+    "Mean": (20, strategies.broadcasts("Mean", 13)),
 }
 
 
