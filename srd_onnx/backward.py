@@ -204,7 +204,8 @@ def label(step: Step) -> str:
 
 def tiny(value: Value) -> float:
     """Below this squared norm a PFV counts as zero: far below any real activation, safely above underflow."""
-    return float(np.finfo(value.dtype).tiny) * 1e8
+    smallest = float(np.finfo(value.dtype).tiny)
+    return smallest * 1e8 if value.dtype.itemsize >= 4 else smallest
 
 
 def dot(emit: Emitter, value: Value, a: str, b: str) -> str:

@@ -70,26 +70,28 @@ class Explanation:
 
         total = float(np.sum(self.relevance, dtype=np.float64))
         facts = f"{self.name}  ·  logit {self.score:.4g}  ·  Σ relevance {total:.4g}"
-        return panel(self.image, self.relevance, self.title, facts)
+        flat, remark = as_picture(self.relevance)
+        return panel(self.image, flat, self.title, facts + remark)
 
     def npz(self) -> bytes:
         """Return the archive that `save` writes; it loads with ``allow_pickle=False``.
 
         Arrays: relevance, logits (float32), target (int64), residual (float64), and as text: name, label
-        ("" for none), ledger and meta (both JSON).
+        ("" for none), ledger and meta (both JSON); with several explained inputs relevance/NAME for each.
         """
         buffer = io.BytesIO()
-        np.savez_compressed(
-            buffer,
-            relevance=np.asarray(self.relevance, np.float32),
-            target=np.str_(self.target) if isinstance(self.target, str) else np.int64(self.target),
-            logits=np.asarray(self.logits, np.float32),
-            residual=np.float64(self.residual),
-            name=np.str_(self.name),
-            label=np.str_(self.label or ""),
-            ledger=np.str_(to_json(self.ledger)),
-            meta=np.str_(to_json(self.meta)),
-        )
+        named = self.relevances if len(self.relevances) > 1 else {}
+        arrays: dict[str, Any] = {
+            "relevance": np.asarray(self.relevance, np.float32),
+            "target": np.str_(self.target) if isinstance(self.target, str) else np.int64(self.target),
+            "logits": np.asarray(self.logits, np.float32),
+            "residual": np.float64(self.residual),
+            "name": np.str_(self.name),
+            "label": np.str_(self.label or ""),
+            "ledger": np.str_(to_json(self.ledger)),
+            "meta": np.str_(to_json(self.meta)),
+        }
+        np.savez_compressed(buffer, **arrays | {f"relevance/{name}": found for name, found in named.items()})
         return buffer.getvalue()
 
     def save(self, directory: str | Path) -> dict[str, Path]:
@@ -103,6 +105,16 @@ class Explanation:
         paths = {kind: Path(directory) / f"{stem}.{kind}" for kind in ("png", "npz")}
         atomic_write_all({paths["png"]: self.png(), paths["npz"]: self.npz()})
         return paths
+
+
+def as_picture(relevance: NDArray[np.float32]) -> tuple[NDArray[np.float32], str]:
+    """A map [H, W] of any relevance, and what was done: a sequence is one row, of a volume the slices are summed."""
+    if relevance.ndim == 2:
+        return relevance, ""
+    if relevance.ndim < 2:
+        return relevance.reshape(1, -1), "  ·  one column per position"
+    summed = relevance.sum(axis=tuple(range(relevance.ndim - 2)))
+    return summed, f"  ·  summed over {relevance.shape[:-2]}"
 
 
 def load_meta(path: str | Path) -> dict[str, Any]:

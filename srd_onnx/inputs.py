@@ -1,8 +1,9 @@
 """From paths, photos or arrays to the arrays that the model takes."""
 
 import hashlib
+import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ Array = NDArray[Any]
 Source = str | Path | Array | Mapping[str, Array]
 Sources = Source | Sequence[Source]
 Transform = Preprocess | Callable[[NDArray[np.uint8]], Array]
+
+ARRAY_FILES = (".npy", ".npz")
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,9 +45,9 @@ def read_items(sources: Sources, ports: Sequence[Port], preprocess: Transform) -
     """One item per input, read lazily.
 
     Args:
-        sources: a path, or several; a photo uint8 [H, W, 3] RGB, or several; preprocessed data, with the batch
-            axis (N×...) or without it, in the model's layout; for a model with several inputs a mapping from their
-            names to arrays, or several of these.
+        sources: a path of a photo, of an array (.npy) or of named arrays (.npz), or several; a photo uint8
+            [H, W, 3] RGB, or several; preprocessed data, with the batch axis (N×...) or without it, in the model's
+            layout; for a model with several inputs a mapping from their names to arrays, or several of these.
         ports: the model's inputs.
         preprocess: makes model input [h, w, C] from a photo.
 
@@ -60,6 +63,9 @@ def read_items(sources: Sources, ports: Sequence[Port], preprocess: Transform) -
             f"the inputs are a path, a numpy array or a list of these, not a {type(sources).__name__}"
         )
     for number, source in enumerate(sources):
+        if isinstance(source, str | Path) and Path(source).suffix.lower() in ARRAY_FILES:
+            yield from _from_array_file(Path(source), ports, number)
+            continue
         if isinstance(source, Mapping):
             yield from _from_mapping(source, ports, number)
             continue
@@ -69,6 +75,30 @@ def read_items(sources: Sources, ports: Sequence[Port], preprocess: Transform) -
                 f"the model has the inputs {names}: give a dictionary from their names to arrays"
             )
         yield from _from_single(source, ports[0], preprocess, number)
+
+
+def _from_array_file(path: Path, ports: Sequence[Port], number: int) -> Iterator[Item]:
+    """Arrays as numpy saves them, never pickled objects."""
+    try:
+        loaded = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"{path}: not an array file that numpy.save or numpy.savez wrote: {error}"
+        ) from error
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if isinstance(loaded, np.ndarray):
+        found = (
+            _from_array(loaded, ports[0], number)
+            if len(ports) == 1
+            else _from_mapping({"": loaded}, ports, number)
+        )
+    else:
+        with loaded:
+            found = _from_mapping({name: loaded[name] for name in loaded.files}, ports, number)
+    items = list(found)
+    for index, item in enumerate(items):
+        name = path.stem if len(items) == 1 else f"{path.stem}_{index}"
+        yield replace(item, name=name, origin={"path": str(path), "sha256": digest})
 
 
 def _from_single(source: Any, port: Port, preprocess: Transform, number: int) -> Iterator[Item]:

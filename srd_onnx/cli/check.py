@@ -19,6 +19,7 @@ from srd_onnx.cli.options import (
     SeedOption,
     SignOption,
     explainer_for,
+    layout_of,
 )
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def check(
         seed=seed,
         sign=sign,
         bias=bias,
-        layout=layout and layout.upper(),
+        layout=layout_of(layout),
         providers="cpu",
     )
     report = check_model(explainer)

@@ -17,6 +17,7 @@ from srd_onnx.cli.options import (
     SeedOption,
     SignOption,
     explainer_for,
+    layout_of,
 )
 from srd_onnx.errors import OutputError
 
@@ -52,7 +53,7 @@ def compile_command(
         seed=seed,
         sign=sign,
         bias=bias,
-        layout=layout and layout.upper(),
+        layout=layout_of(layout),
         providers="cpu",
     )
     source = explainer.model.path

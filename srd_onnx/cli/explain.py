@@ -21,6 +21,7 @@ from srd_onnx.cli.options import (
     SeedOption,
     SignOption,
     explainer_for,
+    layout_of,
     targets_of,
 )
 from srd_onnx.errors import InputError, SrdOnnxError
@@ -93,6 +94,7 @@ def explain(
     Exit code 2 if an image could not be explained; the others are, and the JSON lists both.
     """
     from srd_onnx.cli.record import Record, existing, usable
+    from srd_onnx.inputs import ARRAY_FILES
 
     given = preprocessing.parsed(
         resize=resize, crop=crop, scale=scale, mean=mean, std=std, channel_order=channel_order
@@ -106,12 +108,14 @@ def explain(
         seed=seed,
         sign=sign,
         bias=bias,
-        layout=layout and layout.upper(),
+        layout=layout_of(layout),
         labels=labels,
         providers=provider,
     )
     record = Record(out, sys.argv)
-    _announce(explainer, record, _settle_preprocessing(explainer, preprocess, given))
+    assumed = _settle_preprocessing(explainer, preprocess, given)
+    photos = any(image.suffix.lower() not in ARRAY_FILES for image in images)
+    _announce(explainer, record, assumed if photos else ())
     _explain_all(explainer, images, targets_of(target), record)
     _report(record, len(images), json=json)
 

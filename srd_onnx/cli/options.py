@@ -50,7 +50,7 @@ LayoutOption = Annotated[
     typer.Option(
         "--layout",
         metavar="NCHW|NHWC|...",
-        help="The axes of the model's input. Guessed if left out.",
+        help="The axes of the model's input; of several inputs NAME=NT, repeated with commas. Guessed if left out.",
         show_default=False,
         rich_help_panel=_ENGINE,
     ),
@@ -69,6 +69,14 @@ def explainer_for(model: str, **options: Any) -> "Explainer":
     from srd_onnx.explainer import Explainer
 
     return Explainer(model, **options)
+
+
+def layout_of(text: str | None) -> str | dict[str, str] | None:
+    """`NCHW`, or `ids=NT,mask=NT` for inputs by name."""
+    if text is None or "=" not in text:
+        return text and text.upper()
+    pairs = (part.rpartition("=") for part in text.split(","))
+    return {name.strip(): letters.strip().upper() for name, _, letters in pairs}
 
 
 def targets_of(given: Sequence[str] | None) -> list[str] | None:

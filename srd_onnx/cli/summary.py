@@ -11,6 +11,7 @@ from rich.text import Text
 from srd_onnx.cli.console import cell, stdout
 from srd_onnx.cli.preprocessing import as_options
 from srd_onnx.cli.record import FILE, Record
+from srd_onnx.text import safe_file_name
 
 if TYPE_CHECKING:
     from srd_onnx.explainer import Explainer
@@ -43,7 +44,7 @@ def notes_before(explainer: "Explainer") -> Iterator[str]:
 def notes_after(explanation: "Explanation", labels: Sequence[str] | None) -> Iterator[str]:
     """What one explanation shows to be worth knowing."""
     scores = len(explanation.logits)
-    if labels is not None and len(labels) != scores:
+    if labels is not None and len(labels) != scores and isinstance(explanation.target, int):
         yield (
             f"the labels do not fit: {len(labels)} labels for {scores} scores, so the names may be those of other "
             "classes. Give the right file with --labels."
@@ -60,7 +61,7 @@ def notes_after(explanation: "Explanation", labels: Sequence[str] | None) -> Ite
     seed = abs(explanation.meta["seed_value"])
     if abs(explanation.residual) > _EXACT_ENOUGH * seed:
         yield (
-            f"{explanation.name}, class {explanation.target}: relevance and ledger miss the seed by "
+            f"{explanation.name}, {explanation.title}: relevance and ledger miss the seed by "
             f"{explanation.residual:.3g} (more than {_EXACT_ENOUGH:g} of it): do not rely on this map alone"
         )
 
@@ -102,12 +103,14 @@ def _table(record: Record) -> Table:
             cell(_class({"index": entry["target"], "label": entry["label"]})),
             *(f"{number:.4f}" for number in numbers),
             f"{entry['residual']:.1e}",
-            cell(f".{entry['target']}.png .npz"),
+            cell(f"{entry['files']['png'].removeprefix(safe_file_name(entry['name']))} .npz"),
         )
     return table
 
 
 def _class(one: dict[str, Any]) -> str:
+    if isinstance(one["index"], str):
+        return one["index"]
     return f"{one['label']} ({one['index']})" if one["label"] is not None else f"class {one['index']}"
 
 
