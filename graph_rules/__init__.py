@@ -3,6 +3,7 @@
 from graph_rules import (
     activations,
     arithmetic,
+    attention,
     convolution,
     einsum,
     elementary,
@@ -10,6 +11,10 @@ from graph_rules import (
     gather_elements,
     layout,
     linear,
+    microsoft_activations,
+    microsoft_attention,
+    microsoft_linear,
+    microsoft_norms,
     normalisation,
     normalised,
     norms,
@@ -27,12 +32,15 @@ from graph_rules import (
     smooth,
     softmax,
 )
+from graph_rules.fused import EXPANSIONS
 from graph_rules.registry import RULES, rule
 
 __all__ = [
+    "EXPANSIONS",
     "RULES",
     "activations",
     "arithmetic",
+    "attention",
     "convolution",
     "einsum",
     "elementary",
@@ -40,6 +48,10 @@ __all__ = [
     "gather_elements",
     "layout",
     "linear",
+    "microsoft_activations",
+    "microsoft_attention",
+    "microsoft_linear",
+    "microsoft_norms",
     "normalisation",
     "normalised",
     "norms",

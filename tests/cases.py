@@ -4,7 +4,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from srd_onnx.roles import Gate
-from tests import cases_contractions, cases_elementwise, cases_moving, cases_normalised, cases_resize
+from tests import (
+    cases_attention,
+    cases_contractions,
+    cases_elementwise,
+    cases_moving,
+    cases_normalised,
+    cases_resize,
+)
 from tests.case_types import (
     GATE,
     IMAGE,
@@ -298,6 +305,7 @@ CASES: tuple[Case, ...] = tuple(
         _parts,
         _reductions,
         _quantisation,
+        cases_attention.cases,
         cases_contractions.cases,
         cases_normalised.cases,
         cases_moving.cases,

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tests.oracle_attention import ATTENTION
 from tests.oracle_contractions import CONTRACTIONS
 from tests.oracle_elementwise import ELEMENTWISE
 from tests.oracle_mathematics import MATHEMATICS
@@ -125,6 +126,7 @@ def linear(freeze: Freeze) -> Oracle:
 
 ORACLES: dict[str, Oracle] = {
     **ELEMENTWISE,
+    **ATTENTION,
     **CONTRACTIONS,
     **NORMALISED,
     **MATHEMATICS,
