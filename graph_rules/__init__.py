@@ -15,6 +15,7 @@ from graph_rules import (
     microsoft_attention,
     microsoft_linear,
     microsoft_norms,
+    norm_pooling,
     normalisation,
     normalised,
     norms,
@@ -31,6 +32,8 @@ from graph_rules import (
     selection,
     smooth,
     softmax,
+    top_k,
+    transposed_convolution,
 )
 from graph_rules.fused import EXPANSIONS
 from graph_rules.registry import RULES, rule
@@ -52,6 +55,7 @@ __all__ = [
     "microsoft_attention",
     "microsoft_linear",
     "microsoft_norms",
+    "norm_pooling",
     "normalisation",
     "normalised",
     "norms",
@@ -69,4 +73,6 @@ __all__ = [
     "selection",
     "smooth",
     "softmax",
+    "top_k",
+    "transposed_convolution",
 ]

@@ -19,37 +19,39 @@ from srd_onnx.roles import Axes, Roles
 from srd_onnx.rule import Flows
 
 
-def _window(node: Node) -> Window:
+def pool_window(node: Node) -> Window:
+    """The window of a pooling node."""
     return window_of(node, node.attrs["kernel_shape"])
 
 
-def _roles(node: Node, roles: Roles) -> tuple[Axes, ...]:
+def pool_roles(node: Node, roles: Roles) -> tuple[Axes, ...]:
+    """N, C, then positions; each channel by itself."""
     return window_roles(node, roles, mixes_channels=False)
 
 
 def _is_pointwise(node: Node, _roles: Roles) -> bool:
-    return _window(node).is_single
+    return pool_window(node).is_single
 
 
 def _spread(emit: Emitter, node: Node, shares: Flows) -> Flows:
-    return to_first(node, window_spread(emit, node, shares, _window(node)))
+    return to_first(node, window_spread(emit, node, shares, pool_window(node)))
 
 
 def _lossy(node: Node) -> bool:
-    return loses_padding(_window(node))
+    return loses_padding(pool_window(node))
 
 
 @rule(
     "AveragePool",
     versions=(11, 19, 22),
-    roles=_roles,
+    roles=pool_roles,
     routes=_is_pointwise,
     spread=_spread,
     lossy=_lossy,
 )
 def average_pool(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``g / count`` to every input position in the window; `count_include_pad` counts the padding too."""
-    x, window = node.input(0), _window(node)
+    x, window = node.input(0), pool_window(node)
     counts = np.maximum(window.counts(padding=bool(node.attrs["count_include_pad"])), 1)
     share = emit("Div", cotangent(cotangents, node), emit.like(x, counts[None, None]))
     ones = np.ones((x.shape[1], 1, *window.kernel), x.dtype)
@@ -59,7 +61,7 @@ def average_pool(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
 @rule(
     "MaxPool",
     versions=(12, 22),
-    roles=_roles,
+    roles=pool_roles,
     routes=_is_pointwise,
     spread=_spread,
     lossy=_lossy,
@@ -82,7 +84,7 @@ def max_pool(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     return to_first(node, emit.reshape(moved, x.shape))
 
 
-def _everywhere(emit: Emitter, node: Node, shares: Flows) -> Flows:
+def everywhere(emit: Emitter, node: Node, shares: Flows) -> Flows:
     """An equal part to every position."""
     x, share = node.input(0), shares[0]
     assert share is not None
@@ -91,7 +93,7 @@ def _everywhere(emit: Emitter, node: Node, shares: Flows) -> Flows:
     return to_first(node, emit("Expand", emit("Div", share, emit.like(x, size)), shape))
 
 
-@rule("GlobalAveragePool", versions=(1, 22), roles=_roles, routes=never, spread=_everywhere)
+@rule("GlobalAveragePool", versions=(1, 22), roles=pool_roles, routes=never, spread=everywhere)
 def global_average_pool(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``g / count`` to every position."""
     x = node.input(0)
@@ -99,7 +101,7 @@ def global_average_pool(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     return to_first(node, emit("Expand", share, emit.ints(x.shape)))
 
 
-@rule("GlobalMaxPool", versions=(1, 22), roles=_roles, routes=never, spread=_everywhere, nonlinear=True)
+@rule("GlobalMaxPool", versions=(1, 22), roles=pool_roles, routes=never, spread=everywhere, nonlinear=True)
 def global_max_pool(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``g`` to the winner, equally to several in a tie."""
     x, y = node.input(0), node.output()

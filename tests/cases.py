@@ -11,6 +11,7 @@ from tests import (
     cases_moving,
     cases_normalised,
     cases_resize,
+    cases_stamps,
 )
 from tests.case_types import (
     GATE,
@@ -310,6 +311,7 @@ CASES: tuple[Case, ...] = tuple(
         cases_normalised.cases,
         cases_moving.cases,
         cases_resize.cases,
+        cases_stamps.cases,
     )
     for case in family()
 )

@@ -14,6 +14,7 @@ from tests.oracle_mathematics import MATHEMATICS
 from tests.oracle_moving import MOVING
 from tests.oracle_normalised import NORMALISED
 from tests.oracle_resize import RESIZE
+from tests.oracle_stamps import STAMPS
 from tests.oracle_types import Array, Attrs, Freeze, Oracle, Replay
 from tests.oracle_windows import average_pool, conv, global_average_pool, global_max_pool, max_pool
 
@@ -132,6 +133,7 @@ ORACLES: dict[str, Oracle] = {
     **MATHEMATICS,
     **MOVING,
     **RESIZE,
+    **STAMPS,
     "Conv": linear(conv),
     "AveragePool": linear(average_pool),
     "MaxPool": Oracle(max_pool, _positive(average_pool)),

@@ -7,6 +7,7 @@ ConvTranspose         with groups it keeps one channel per group and cuts the we
 Pad                   refuses negative pads
 GatherElements        refuses indices that are smaller than the data off the axis
 Resize                counts in single precision, refuses negative axes
+LpPool                with ceil_mode has wrong windows; GlobalLpPool is missing
 HardSwish             is expanded with 1/6 in single precision, 1e-8 off in double
 DequantizeLinear      exists from opset 19 on only
 Slice                 with a start before the front and a negative step is empty; ONNX clamps to the first element
@@ -20,6 +21,7 @@ from onnx.reference.op_run import OpRun
 
 from tests import reference_elementwise, reference_normalised
 from tests.oracle_resize import resize
+from tests.oracle_stamps import stamp_geometry
 from tests.oracle_types import here
 from tests.oracle_windows import slide, winners
 
@@ -88,6 +90,27 @@ class AveragePool(OpRun):
         return (y,)
 
 
+class LpPool(OpRun):
+    op_domain = ""
+
+    def _run(self, x: Array, p: int = 2, kernel_shape: Any = None, **attrs: Any) -> tuple[Array]:
+        window = slide(_given(**attrs), x.shape[2:], kernel_shape)
+        y = np.zeros((*x.shape[:2], *window.result), x.dtype)
+        for out in window.outputs():
+            for _, at in window.taps(out):
+                if window.inside(at):
+                    y[here(..., *out)] += np.abs(x[here(..., *at)]) ** p
+        return ((y ** (1 / p)).astype(x.dtype),)
+
+
+class GlobalLpPool(OpRun):
+    op_domain = ""
+
+    def _run(self, x: Array, p: int = 2) -> tuple[Array]:
+        sums = (np.abs(x) ** p).sum(axis=tuple(range(2, x.ndim)), keepdims=True)
+        return ((sums ** (1 / p)).astype(x.dtype),)
+
+
 class GlobalMaxPool(OpRun):
     op_domain = ""
 
@@ -98,31 +121,19 @@ class GlobalMaxPool(OpRun):
 class ConvTranspose(OpRun):
     op_domain = ""
 
-    def _run(
-        self,
-        x: Array,
-        w: Array,
-        auto_pad: Any = None,
-        dilations: Any = None,
-        group: Any = None,
-        kernel_shape: Any = None,
-        output_padding: Any = None,
-        output_shape: Any = None,
-        pads: Any = None,
-        strides: Any = None,
-    ) -> tuple[Array]:
-        """The form that the rules emit: no pads, no output padding."""
-        assert output_shape is None
-        assert not any(output_padding or [0])
-        assert not any(pads or [0])
-        assert auto_pad in (None, "NOTSET")
-        group, kernel = group or 1, tuple(int(k) for k in w.shape[2:])
-        strides, dilations = (given or [1] * len(kernel) for given in (strides, dilations))
-        result = [
-            (n - 1) * s + (k - 1) * d + 1
-            for n, s, k, d in zip(x.shape[2:], strides, kernel, dilations, strict=True)
+    def _run(self, x: Array, w: Array, b: Any = None, **attrs: Any) -> tuple[Array]:
+        given = _given(**attrs)
+        given.pop("kernel_shape", None)
+        group, kernel = given.get("group", 1), tuple(int(k) for k in w.shape[2:])
+        begins, result = stamp_geometry(given, x.shape[2:], kernel)
+        strides, dilations = (given.get(name, [1] * len(kernel)) for name in ("strides", "dilations"))
+        reach = [
+            max((n - 1) * s + (k - 1) * d + 1, begin + out)
+            for n, s, k, d, begin, out in zip(
+                x.shape[2:], strides, kernel, dilations, begins, result, strict=True
+            )
         ]
-        y = np.zeros((x.shape[0], w.shape[1] * group, *result), x.dtype)
+        y = np.zeros((x.shape[0], w.shape[1] * group, *reach), x.dtype)
         ins, outs = x.shape[1] // group, w.shape[1]
         for tap in np.ndindex(kernel):
             at = tuple(
@@ -133,7 +144,8 @@ class ConvTranspose(OpRun):
                 matrix = w[here(slice(g * ins, (g + 1) * ins), slice(None), *tap)]
                 part = np.einsum("nc...,co->no...", x[:, g * ins : (g + 1) * ins], matrix)
                 y[here(slice(None), slice(g * outs, (g + 1) * outs), *at)] += part
-        return (y,)
+        cut = y[here(..., *(slice(begin, begin + out) for begin, out in zip(begins, result, strict=True)))]
+        return (cut if b is None else cut + b.reshape(-1, *[1] * len(kernel)),)
 
 
 class Pad(OpRun):
@@ -230,8 +242,10 @@ CORRECTED: list[type[OpRun]] = [
     ConvTranspose,
     DequantizeLinear,
     GatherElements,
+    GlobalLpPool,
     GlobalMaxPool,
     HardSwish,
+    LpPool,
     MaxPool,
     Pad,
     Resize,

@@ -51,7 +51,10 @@ def test_the_installed_wheel_explains_the_shipped_photo(wheel: Path, tmp_path: P
     elsewhere.mkdir()
     run([sys.executable, "-m", "venv", environment], tmp_path)
     binaries = environment / ("Scripts" if os.name == "nt" else "bin")
-    run([binaries / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", wheel], elsewhere)
+    run(
+        [binaries / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", wheel],
+        elsewhere,
+    )
     zoo = json.loads(run([binaries / "srd-onnx", "models", "--json"], elsewhere))
     assert str(environment) in zoo["photo"]
     said = run(
