@@ -58,7 +58,8 @@ def tensor_named(graph: Graph, wanted: str) -> str | None:
     """The tensor of that name, or the one that the node of that (original) name computes; None if there is none."""
     if wanted in graph.values:
         return wanted
-    for node in graph.nodes:
+    named = {node.name: node for node in graph.nodes}
+    for node in [named[wanted]] if wanted in named else graph.nodes:
         if wanted == node.name or wanted in node.origins:
             return node.output().name
     return None

@@ -13,6 +13,7 @@ from srd_onnx.assemble import combined, exposed
 from srd_onnx.backward import Backward, build, relevance_shape
 from srd_onnx.boundary import tensor_named
 from srd_onnx.errors import NonFiniteError, UnknownTensorError
+from srd_onnx.expand import ExpansionTable
 from srd_onnx.ir import Graph, Value
 from srd_onnx.options import Options
 from srd_onnx.plan import Plan, make_plan
@@ -80,19 +81,23 @@ class Case:
     free: bool = False
 
 
-def plan_for(model: ModelProto, case: Case, rules: RuleTable) -> tuple[ModelProto, Plan]:
+def plan_for(
+    model: ModelProto, case: Case, rules: RuleTable, expansions: ExpansionTable | None = None
+) -> tuple[ModelProto, Plan]:
     """The simplified model and its plan; raises as its parts do."""
-    forward, graph = simplify(model, case.shapes)
+    forward, graph = simplify(model, case.shapes, expansions)
     return forward, make_plan(graph, case.start, rules, case.options, case.explained)
 
 
-def compile_model(model: ModelProto, case: Case, rules: RuleTable) -> Compiled:
+def compile_model(
+    model: ModelProto, case: Case, rules: RuleTable, expansions: ExpansionTable | None = None
+) -> Compiled:
     """Everything up to the session.
 
     Raises:
         SrdOnnxError: whatever keeps the model from being explained, before any of it runs.
     """
-    forward, plan = plan_for(model, case, rules)
+    forward, plan = plan_for(model, case, rules, expansions)
     backward = build(plan, free=case.free)
     seeded = backward.seeded
     batch, dtype = seeded.shape[0], seeded.dtype

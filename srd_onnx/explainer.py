@@ -13,7 +13,7 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
-from graph_rules import RULES
+from graph_rules import EXPANSIONS, RULES
 from srd_onnx import runtime, zoo
 from srd_onnx.engine import (
     Case,
@@ -129,7 +129,7 @@ class Explainer:
     @property
     def plan(self) -> Plan:
         """What would be done for `input_shape`, node by node; `print` it."""
-        return plan_for(self.model.proto, self._case(self._shown_shapes()), RULES)[1]
+        return plan_for(self.model.proto, self._case(self._shown_shapes()), RULES, EXPANSIONS)[1]
 
     @property
     def graph(self) -> Any:
@@ -207,7 +207,7 @@ class Explainer:
             shapes = self._shapes(chunk[0], size)
             key = tuple(sorted(shapes.items()))
             if key not in sessions:
-                forward, plan = plan_for(self.model.proto, self._case(shapes), RULES)
+                forward, plan = plan_for(self.model.proto, self._case(shapes), RULES, EXPANSIONS)
                 values = list(plan.preactivations) if names is None else values_named(plan.graph, names)
                 unique = list(dict.fromkeys(values))
                 sessions[key] = (values, unique, exposing_session(forward, unique, self.providers))
@@ -232,7 +232,7 @@ class Explainer:
         if batch is not None:
             _at_least_one("batch", batch)
             shapes |= {p.name: (batch, *shapes[p.name][1:]) for p in self.ports if p.has_batch}
-        model = standalone(compile_model(self.model.proto, self._case(shapes), RULES))
+        model = standalone(compile_model(self.model.proto, self._case(shapes), RULES, EXPANSIONS))
         onnx.checker.check_model(model)
         if path is not None:
             atomic_write(path, model.SerializeToString())
@@ -339,7 +339,7 @@ class Explainer:
         if key not in self._sessions:
             require_channels(shapes[self.ports[0].name], self.ports[0])
             began = time.perf_counter()
-            compiled = compile_model(self.model.proto, self._case(shapes, explained), RULES)
+            compiled = compile_model(self.model.proto, self._case(shapes, explained), RULES, EXPANSIONS)
             session = explanation_session(compiled, self.providers, self._threads)
             self._sessions[key] = _Ready(compiled, session, time.perf_counter() - began)
             while len(self._sessions) > _KEPT_SHAPES:

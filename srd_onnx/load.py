@@ -16,6 +16,7 @@ from onnx import TensorProto, checker, inliner
 
 from srd_onnx import runtime
 from srd_onnx.errors import EmptyGraphError, InvalidModelError, NotAnOnnxFileError, OpsetError
+from srd_onnx.expand import is_own, own_up
 from srd_onnx.external_data import LIMIT, nodes, read_external_data, too_large
 from srd_onnx.opset import default_opset, name_nodes, set_ir_version, to_opset
 
@@ -229,6 +230,12 @@ def _check(proto: onnx.ModelProto, data: bytes | None, where: str) -> None:
             f"{where} has opset {default_opset(proto)}; onnx {onnx.__version__} knows 1 to {newest}. "
             "Update onnx, or export the model again with an older opset."
         )
+    if any(is_own(node, default_opset(proto)) for node in nodes(proto.graph)):
+        # The file is as ONNX Runtime wrote it; onnx has no such operators.
+        data, known = None, onnx.ModelProto()
+        known.CopyFrom(proto)
+        own_up(known, default_opset(proto))
+        proto = known
     try:
         checker.check_model(proto if data is None else data, full_check=False)
     except (checker.ValidationError, ValueError, RuntimeError) as error:

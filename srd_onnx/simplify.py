@@ -17,6 +17,7 @@ import onnxruntime as ort
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from srd_onnx.errors import InvalidModelError, ShapeError
+from srd_onnx.expand import ExpansionTable, expand, is_own, own_up
 from srd_onnx.external_data import nodes
 from srd_onnx.ir import Graph
 from srd_onnx.opset import default_opset, to_opset
@@ -34,24 +35,34 @@ _LARGE = 1024
 _KEPT_APART = ["MatMulAddFusion"]
 
 
-def simplify(model: ModelProto, shapes: Mapping[str, Sequence[int]]) -> tuple[ModelProto, Graph]:
+def simplify(
+    model: ModelProto, shapes: Mapping[str, Sequence[int]], expansions: ExpansionTable | None = None
+) -> tuple[ModelProto, Graph]:
     """The model for these concrete input shapes, simplified, and its DAG.
 
     Args:
         model: as `load_model` returns it.
         shapes: the shape of every graph input, by name.
+        expansions: how fused operators are written out.
 
     Raises:
         ShapeError: if the shapes contradict the model.
         InvalidModelError: if ONNX Runtime cannot load it.
+        UnsupportedCaseError: for a use of a fused operator that its expansion does not cover.
     """
     fixed = _with_shapes(model, shapes)
     folded = _folded(fixed)
     foreign = _foreign_shapes(folded, shapes)
+    own_up(folded, default_opset(folded))
     weights = _take_weights(folded)
     inferred = _inferred(to_opset(folded, max(WORKING_OPSET, default_opset(model))), foreign)
+    origins = _origins(model, inferred)
+    written, parents = expand(inferred, expansions or {})
+    if parents:
+        inferred = _inferred(written, foreign)
+        origins |= {name: origins[parent] for name, parent in parents.items()}
     _put_weights(inferred, weights)
-    return inferred, walk(inferred, _origins(model, inferred))
+    return inferred, walk(inferred, origins)
 
 
 def _take_weights(model: ModelProto) -> list[TensorProto]:
@@ -75,7 +86,9 @@ def _put_weights(model: ModelProto, weights: list[TensorProto]) -> None:
 
 def _foreign_shapes(model: ModelProto, shapes: Mapping[str, Sequence[int]]) -> list[ValueInfoProto]:
     """Shapes of what nodes of other domains compute, which onnx cannot infer: found by running them on zeros."""
-    names = [o for n in model.graph.node if n.domain not in ("", "ai.onnx") for o in n.output if o]
+    opset = default_opset(model)
+    strange = [n for n in model.graph.node if n.domain not in ("", "ai.onnx") or is_own(n, opset)]
+    names = [o for n in strange for o in n.output if o]
     if not names:
         return []
     exposed = ModelProto()
