@@ -180,9 +180,9 @@ def atan(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
 
 @elementwise("Sinh", versions=(9, 22), roles=activation)
 def sinh(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
-    """``g sqrt(1 + y²)``; frozen: ``g y / v``."""
+    """``g cosh(v)``; frozen: ``g y / v``."""
     if emit.tangent:
-        slope = emit("Sqrt", _one_plus_square(emit, node.output().name, _one(emit, node)))
+        slope = emit("Cosh", node.input(0).name)
     else:
         slope = secant(emit, node, 0.0, (1, 0, 1 / 6, 0, 1 / 120, 0, 1 / 5040))
     return scaled(emit, node, cotangents, slope)
@@ -190,9 +190,9 @@ def sinh(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
 
 @elementwise("Cosh", versions=(9, 22), roles=activation, bias=constantly(1.0))
 def cosh(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
-    """``g sinh(v)``, which is ``g (exp(v) - y)``; frozen: ``g (y - 1) / v``."""
+    """``g sinh(v)``; frozen: ``g (y - 1) / v``."""
     if emit.tangent:
-        slope = emit("Sub", emit("Exp", node.input(0).name), node.output().name)
+        slope = emit("Sinh", node.input(0).name)
     else:
         slope = secant(emit, node, 1.0, (0, 1 / 2, 0, 1 / 24, 0, 1 / 720, 0, 1 / 40320))
     return scaled(emit, node, cotangents, slope)

@@ -36,9 +36,10 @@ def tanh(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
 
 @elementwise("Softsign", versions=(1, 22), roles=bounded)
 def softsign(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
-    """``g (1 - |y|)²``; frozen: ``g (1 - |y|)``, which is ``g / (1 + |v|)``."""
-    y = node.output()
-    slope = emit("Sub", emit.like(y, 1.0), emit("Abs", y.name))
+    """``g / (1 + |v|)²``; frozen: ``g / (1 + |v|)``."""
+    v = node.input(0)
+    below = emit("Add", emit("Abs", v.name), emit.like(v, 1.0))
+    slope = emit("Reciprocal", below)
     return scaled(emit, node, cotangents, emit("Mul", slope, slope) if emit.tangent else slope)
 
 

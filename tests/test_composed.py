@@ -128,6 +128,15 @@ def instance_norm(g: Graph, x: str) -> str:
     return g("Add", g("Mul", y, g.random(6, 1, 1)), g.random(6, 1, 1))
 
 
+def instance_norm_keras(g: Graph, x: str) -> str:
+    """``x * inv + (beta - mean * inv)``: here the mean is no operand of a Sub, so that it carries relevance."""
+    mean = g.mean(x, 2, 3)
+    difference = g("Sub", x, mean)
+    variance = g.mean(g("Mul", difference, difference), 2, 3)
+    inverse = g("Mul", g("Reciprocal", g("Sqrt", g("Add", variance, 1e-3))), g.random(6, 1, 1))
+    return g("Add", g("Mul", x, inverse), g("Sub", g.random(6, 1, 1), g("Mul", mean, inverse)))
+
+
 def global_response_norm(g: Graph, x: str) -> str:
     """ConvNeXt V2, without the residual."""
     energy = g("Sqrt", g("Mul", g.mean(g("Mul", x, x), 2, 3), 12.0))
@@ -319,6 +328,15 @@ def test_with_the_cotangent_carried_through_nothing_is_lost(block: Block, shape:
     total = result.relevance["input"].reshape(shape[0], -1).sum(1) + result.ledger.sum(1)
     scale = np.abs(result.relevance["input"]).sum() + np.abs(result.ledger).sum()
     np.testing.assert_allclose(total, result.seed, rtol=0, atol=EXACT * scale)
+
+
+@pytest.mark.parametrize("boundary", ["encoder", "input"])
+@pytest.mark.parametrize("bias", ["distribute", "ledger"])
+def test_a_mean_over_positions_that_carries_relevance_loses_none(boundary: str, bias: Bias) -> None:
+    result, _ = run(compiled_head(instance_norm_keras, IMAGE, 17, boundary, bias)[0], IMAGE)
+    found = result.relevance["input"]
+    total = found.reshape(len(found), -1).sum(1) + result.ledger.sum(1)
+    np.testing.assert_allclose(total, result.seed, rtol=0, atol=EXACT * np.abs(found).sum())
 
 
 @pytest.mark.parametrize("block", HELD, ids=lambda block: block.__name__)
