@@ -92,7 +92,7 @@ def _spread(emit: Emitter, node: Node, shares: Flows) -> Flows:
     """Equally over the keys that a query may see by its place; over all where it may see none."""
     share, v = cotangent(shares, node), node.input(_VALUES)
     allowed = _allowed(node)
-    allowed = np.where(allowed.any(axis=1, keepdims=True), allowed, True)
+    allowed |= ~allowed.any(axis=1, keepdims=True)
     if allowed.all():
         axis = v.rank - 2
         total = emit("Div", emit.total(share, [axis]), emit.like(v, float(allowed.shape[1])))
@@ -149,7 +149,9 @@ def _mask(emit: Emitter, node: Node) -> str | None:
     allowed = _allowed(node)
     if not allowed.all():
         parts.append(emit.like(q, np.where(allowed, 0.0, hidden)))
-    return emit("Add", *parts) if len(parts) == 2 else (parts or [None])[0]
+    if not parts:
+        return None
+    return emit("Add", *parts) if len(parts) == 2 else parts[0]
 
 
 def _weights(emit: Emitter, node: Node) -> _Weights:
@@ -183,8 +185,9 @@ def _weights(emit: Emitter, node: Node) -> _Weights:
     "Attention", versions=(23, 24, 25), roles=_roles, carriers=_values_carry, routes=_one_key, spread=_spread
 )
 def attention(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
-    """``P^T g`` to the values, P = softmax(scale Q K^T + mask) fixed. ``tangent``: to Q, K and a real mask too,
-    by ``S = P (G - Σ P G)``, ``G = g V^T``: ``scale S K``, ``scale S^T Q``, S.
+    """``P^T g`` to the values, ``P = softmax(scale Q K^T + mask)`` being fixed.
+
+    ``tangent``: ``S = P (G - Σ P G)`` with ``G = g V^T`` goes to a real mask, ``scale S K`` to Q, ``scale S^T Q`` to K.
     """
     g, y, n = cotangent(cotangents, node), node.output(), _sizes(node)
     q, k, v = (node.input(i) for i in range(3))

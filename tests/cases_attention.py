@@ -1,10 +1,11 @@
 """The Attention operator and rotary embeddings."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
-from tests.case_types import Case, Const, Rand, Var, rows
+from tests.case_types import Case, Const, Operand, Rand, Var, rows
 
 VERSIONS = (23, 24, 25)
 Q, K, V = Var("NQC", (2, 3, 4)), Var("NKC", (2, 5, 4)), Var("NKC", (2, 5, 6))
@@ -13,10 +14,9 @@ SEEN = np.array([[1, 1, 0, 1, 0], [1, 0, 0, 0, 0], [0, 1, 1, 1, 1]], bool)
 
 
 def _attention() -> Iterator[Case]:
-    def attention(
-        how: str, *inputs: object, versions: tuple[int, ...] = VERSIONS, **rest: object
-    ) -> Iterator[Case]:
-        yield from rows("Attention", versions, how, *inputs, held=[0, 1, 3], **rest)  # type: ignore[arg-type]
+    def attention(how: str, *inputs: Operand, **rest: Any) -> Iterator[Case]:
+        versions = rest.pop("versions", VERSIONS)
+        yield from rows("Attention", versions, how, *inputs, held=[0, 1, 3], **rest)
 
     four = (Var("NCQC", (2, 2, 3, 2)), Var("NCKC", (2, 2, 4, 2)), Var("NCKC", (2, 2, 4, 3)))
     new = VERSIONS[-1:]
@@ -47,8 +47,8 @@ def _rotary() -> Iterator[Case]:
     places = Const(np.array([[0, 1, 2, 3], [2, 4, 4, 1]]), "int64")
     table = (Rand((5, 3)), Rand((5, 3)))
 
-    def rotary(how: str, *inputs: object, **rest: object) -> Iterator[Case]:
-        yield from rows("RotaryEmbedding", (23,), how, *inputs, dtype="float32", **rest)  # type: ignore[arg-type]
+    def rotary(how: str, *inputs: Operand, **rest: Any) -> Iterator[Case]:
+        yield from rows("RotaryEmbedding", (23,), how, *inputs, dtype="float32", **rest)
 
     yield from rotary("four_axes", four, *angles)
     yield from rotary("places", four, *table, places)

@@ -1,17 +1,18 @@
 """Products of computed tensors: MatMul, Gemm and Einsum, attention written out among them."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from srd_onnx.roles import Gate
-from tests.case_types import TOKENS, Case, Rand, Same, Var, rows
+from tests.case_types import TOKENS, Case, Operand, Rand, Same, Var, rows
 
 WEIGHTS = Var("NCQK", (2, 2, 3, 4), gate=Gate.SATURATING)
 VALUES = Var("NCKC", (2, 2, 4, 3))
 
 
 def _matmul() -> Iterator[Case]:
-    def matmul(how: str, *inputs: object, **rest: object) -> Iterator[Case]:
-        yield from rows("MatMul", (13,), how, *inputs, **rest)  # type: ignore[arg-type]
+    def matmul(how: str, *inputs: Operand, **rest: Any) -> Iterator[Case]:
+        yield from rows("MatMul", (13,), how, *inputs, **rest)
 
     yield from matmul("grouped", Var("NCPC", (2, 2, 4, 3)), Rand((2, 3, 5)))
     yield from matmul("grouped_left", Rand((2, 5, 4)), Var("NCPC", (2, 2, 4, 3)), out="NCPC")
@@ -60,8 +61,8 @@ def _gemm() -> Iterator[Case]:
 
 
 def _einsum() -> Iterator[Case]:
-    def einsum(how: str, equation: str, *inputs: object, **rest: object) -> Iterator[Case]:
-        yield from rows("Einsum", (12,), how, *inputs, equation=equation, **rest)  # type: ignore[arg-type]
+    def einsum(how: str, equation: str, *inputs: Operand, **rest: Any) -> Iterator[Case]:
+        yield from rows("Einsum", (12,), how, *inputs, equation=equation, **rest)
 
     image = Var("NCHW", (2, 3, 4, 2))
     yield from rows("Einsum", (12, 28), "projection", TOKENS, Rand((3, 5)), equation="btc,cd->btd")

@@ -1,13 +1,14 @@
 """Normalisations and reductions that are not linear."""
 
 from collections.abc import Iterator
+from typing import Any
 
-from tests.case_types import IMAGE, TOKENS, Case, Rand, Var, ints, rows
+from tests.case_types import IMAGE, TOKENS, Case, Operand, Rand, Var, ints, rows
 
 
 def _layer_norms() -> Iterator[Case]:
-    def layer(how: str, *inputs: object, **rest: object) -> Iterator[Case]:
-        yield from rows("LayerNormalization", (17,), how, *inputs)  # type: ignore[arg-type]
+    def layer(how: str, *inputs: Operand, **rest: Any) -> Iterator[Case]:
+        yield from rows("LayerNormalization", (17,), how, *inputs)
 
     yield from layer("tokens", TOKENS, Rand((3,)), Rand((3,)))
     yield from layer("no_shift", TOKENS, Rand((3,)), epsilon=0.01)
