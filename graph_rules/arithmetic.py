@@ -200,7 +200,8 @@ def _mod_bias(emit: Emitter, node: Node) -> str | None:
 )
 def mod(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``y = a - n b``: ``g`` to a, ``-n g`` to b; how often n it goes in is the pattern."""
-    node.require(bool(node.attrs["fmod"]), "of real numbers only the form with fmod=1 has a rule")
+    floored = not node.attrs["fmod"]
+    node.require(node.key.since >= 28 or not floored, "before opset 28 fmod=0 is for integers only")
     g = cotangent(cotangents, node)
     a, b = node.input(0), node.input(1)
     to_b = emit("Neg", emit("Mul", g, _whole_times(emit, node))) if emit.varies(b) else None

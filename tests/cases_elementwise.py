@@ -136,6 +136,7 @@ def _arithmetic() -> Iterator[Case]:
     yield from rows("Mean", (13,), "with_itself", IMAGE, Same(0), TOKENS_AS_IMAGE)
     for how, operands in _remainders():
         yield from rows("Mod", (13, 28), how, *operands, out="NCHW", fmod=1)
+        yield from rows("Mod", (28,), f"{how}_floored", *operands, out="NCHW")
     for op, since in (("Add", 14), ("Sub", 14), ("Sum", 13)):
         yield from rows(
             op, (since,), "wider_on_both_sides", Var("NCHW", (2, 3, 4, 1)), Var("NCHW", (2, 1, 1, 3))

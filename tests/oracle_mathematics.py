@@ -125,11 +125,11 @@ def _mean(_attrs: Attrs, operands: Sequence[Any], held: frozenset[int]) -> Repla
     return lambda z: [np.asarray(sum(operands[i] if i in held else v for i, v in enumerate(z)) / len(z))]
 
 
-def _mod(_attrs: Attrs, operands: Sequence[Any], held: frozenset[int]) -> Replay:
+def _mod(attrs: Attrs, operands: Sequence[Any], held: frozenset[int]) -> Replay:
     a, b = np.broadcast_arrays(*operands)
-    whole = np.zeros(a.shape)
+    whole, rounded = np.zeros(a.shape), math.trunc if attrs.get("fmod") else math.floor
     for at in np.ndindex(a.shape):
-        whole[at] = math.trunc(a[at] / b[at])
+        whole[at] = rounded(a[at] / b[at])
 
     def replay(z: Sequence[Any]) -> list[Array]:
         left, right = (operands[i] if i in held else z[i] for i in (0, 1))
