@@ -50,6 +50,7 @@ def _rotary() -> Iterator[Case]:
     def rotary(how: str, *inputs: Operand, **rest: Any) -> Iterator[Case]:
         yield from rows("RotaryEmbedding", (23,), how, *inputs, dtype="float32", **rest)
 
+    yield from rotary("one_pair", Var("NCTC", (1, 1, 2, 2)), Rand((1, 2, 1)), Rand((1, 2, 1)))
     yield from rotary("four_axes", four, *angles)
     yield from rotary("places", four, *table, places)
     yield from rotary("interleaved", four, *table, places, interleaved=1)

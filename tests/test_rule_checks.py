@@ -20,7 +20,7 @@ Part = Callable[[Emitter, Node, Flows], Flows]
 Spoil = Callable[[Emitter, str, tuple[int, ...]], str]
 
 # What flows back is the same all along their last axes: a shift shows along the first.
-EVEN = ("GlobalAveragePool", "ReduceSum", "ReduceMean")
+EVEN = ("GlobalAveragePool", "ReduceSum", "ReduceMean", "ReduceLogSum")
 
 # Their derivative is zero: there is no flow that could be wrong.
 FLAT = ("Round", "Floor", "Ceil", "Sign", "Hardmax")
