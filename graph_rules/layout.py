@@ -108,7 +108,7 @@ def _reshaped(node: Node, roles: Roles) -> tuple[Axes]:
     """A block of one role keeps it.
 
     Positions merged with channels are positions while other channels remain (a pixel shuffle), and channels
-    otherwise (a flatten).
+    otherwise (a flatten); unless groups of channels are kept apart, as in a group normalisation written out.
     """
     x, y = node.input(0), node.output()
     own = roles[x.name]
@@ -129,7 +129,22 @@ def _reshaped(node: Node, roles: Roles) -> tuple[Axes]:
         role = next(iter(found)) if len(found) == 1 else mixed
         for b in right:
             made[b] = role
+        if len(found) > 1 and not channels_elsewhere and _keeps_groups(node, own, left, right):
+            made[right[0]], made[right[1] : right[-1] + 1] = Role.CHANNEL, [Role.POSITION] * (len(right) - 1)
     return (Axes(tuple(r or Role.CHANNEL for r in made), gate=own.gate),)
+
+
+def _keeps_groups(node: Node, own: Axes, left: Sequence[int], right: Sequence[int]) -> bool:
+    """[C, H, W] to [groups, C/groups * H * W], which normalises as Instance what is meant as Group, and the way back.
+
+    Each place of the long axis lies in one position: relevance that is shared over them keeps its place.
+    """
+    x, y = node.input(0), node.output()
+    channels = [a for a in left if own.roles[a] is Role.CHANNEL]
+    count, first = math.prod(x.shape[a] for a in channels), y.shape[right[0]]
+    in_front = channels == list(left[: len(channels)])
+    apart = count > 1 and first > 1 and (count % first == 0 or first % count == 0)
+    return in_front and len(right) > 1 and apart
 
 
 def _keeps_roles_apart(node: Node, roles: Roles) -> bool:

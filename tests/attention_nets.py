@@ -11,7 +11,7 @@ TOKENS, WIDTH, HEADS = 5, 6, 2
 DEEP = WIDTH // HEADS
 
 
-def _constant(net: Net, data: object) -> str:
+def constant(net: Net, data: object) -> str:
     name = f"k{len(net.constants)}"
     net.constants[name] = np.asarray(data, np.float64)
     return name
@@ -28,17 +28,17 @@ def layer_norm(net: Net, x: str, *, fused: bool = False) -> str:
         return net.add("LayerNormalization", x, net.random(WIDTH), net.random(WIDTH), axis=-1)
     mean = net.add("ReduceMean", x, net.ints(-1))
     apart = net.add("Sub", x, mean)
-    variance = net.add("ReduceMean", net.add("Pow", apart, _constant(net, 2.0)), net.ints(-1))
-    std = net.add("Sqrt", net.add("Add", variance, _constant(net, 1e-5)))
+    variance = net.add("ReduceMean", net.add("Pow", apart, constant(net, 2.0)), net.ints(-1))
+    std = net.add("Sqrt", net.add("Add", variance, constant(net, 1e-5)))
     whole = net.add("Mul", net.add("Div", apart, std), net.random(WIDTH))
     return net.add("Add", whole, net.random(WIDTH))
 
 
 def mlp(net: Net, x: str) -> str:
     hidden = linear(net, x, WIDTH, 2 * WIDTH)
-    erf = net.add("Erf", net.add("Div", hidden, _constant(net, math.sqrt(2))))
-    gated = net.add("Mul", hidden, net.add("Add", erf, _constant(net, 1.0)))
-    return linear(net, net.add("Mul", gated, _constant(net, 0.5)), 2 * WIDTH, WIDTH)
+    erf = net.add("Erf", net.add("Div", hidden, constant(net, math.sqrt(2))))
+    gated = net.add("Mul", hidden, net.add("Add", erf, constant(net, 1.0)))
+    return linear(net, net.add("Mul", gated, constant(net, 0.5)), 2 * WIDTH, WIDTH)
 
 
 def split_qkv(net: Net, x: str, how: str) -> list[str]:
@@ -73,11 +73,11 @@ def attend(net: Net, qkv: list[str], *, mask: str | None = None, scale: str = "M
     factor = DEEP**-0.5 if scale == "Mul" else DEEP**0.5
     turned = net.add("Transpose", key, perm=[0, 1, 3, 2], out="NCCT")
     if scale == "both":
-        root = _constant(net, DEEP**-0.25)
+        root = constant(net, DEEP**-0.25)
         query, turned = net.add("Mul", query, root), net.add("Mul", turned, root)
     scores = net.add("MatMul", query, turned, out="NCTS")
     if scale != "both":
-        scores = net.add(scale, scores, _constant(net, factor))
+        scores = net.add(scale, scores, constant(net, factor))
     if mask:
         scores = net.add("Add", scores, mask)
     weights = net.add("Softmax", scores, axis=-1)
@@ -99,7 +99,7 @@ def block(name: str, *, qkv: str = "split", mask: str = "", scale: str = "Mul", 
         given = net.random(1, HEADS, TOKENS, TOKENS)
     elif mask == "causal":
         # Backward in time: the class token, which is first, must see the others.
-        given = _constant(net, np.tril(np.full((TOKENS, TOKENS), -1e9), -1))
+        given = constant(net, np.tril(np.full((TOKENS, TOKENS), -1e9), -1))
     elif mask == "from integers":
         given = _runtime_mask(net, tokens)
     attended = attend(net, split_qkv(net, layer_norm(net, tokens, fused=fused), qkv), mask=given, scale=scale)
@@ -112,11 +112,11 @@ def block(name: str, *, qkv: str = "split", mask: str = "", scale: str = "Mul", 
 def _runtime_mask(net: Net, tokens: str) -> str:
     """[N, 1, 1, T]: -10000 where an integer says so, as BERT masks padding."""
     total = net.add("ReduceSum", tokens, net.ints(2), keepdims=0, out="NT")
-    integer = net.add("Cast", net.add("Clip", total, _constant(net, 0.0), _constant(net, 1.0)), to=7)
+    integer = net.add("Cast", net.add("Clip", total, constant(net, 0.0), constant(net, 1.0)), to=7)
     kept = net.add("Cast", integer, to=11)
     wide = net.add("Unsqueeze", kept, net.ints(1, 2), out="NCCT")
-    hidden = net.add("Sub", _constant(net, 1.0), wide, out="NCCT")
-    return net.add("Mul", hidden, _constant(net, -10000.0))
+    hidden = net.add("Sub", constant(net, 1.0), wide, out="NCCT")
+    return net.add("Mul", hidden, constant(net, -10000.0))
 
 
 def multihead() -> Net:
@@ -129,7 +129,7 @@ def multihead() -> Net:
         parted = net.add("Reshape", projected, net.ints(TOKENS, HEADS, DEEP), out="TCC")
         parts.append(net.add("Transpose", parted, perm=[1, 0, 2], out="CTC"))
     query, key, value = parts
-    scaled = net.add("Mul", query, _constant(net, DEEP**-0.5))
+    scaled = net.add("Mul", query, constant(net, DEEP**-0.5))
     scores = net.add("MatMul", scaled, net.add("Transpose", key, perm=[0, 2, 1], out="CCT"), out="CTS")
     weights = net.add("Softmax", scores, axis=-1)
     net.boundary = net.add("MatMul", weights, value, out="CTC", held=[0])
@@ -155,11 +155,11 @@ def windows() -> Net:
     heads = [net.add("Reshape", p, net.ints(4, 4, HEADS, DEEP), out="PTCC") for p in parts]
     query, key, value = (net.add("Transpose", h, perm=[0, 2, 1, 3], out="PCTC") for h in heads)
     turned = net.add("Transpose", key, perm=[0, 1, 3, 2], out="PCCT")
-    scores = net.add("MatMul", net.add("Mul", query, _constant(net, DEEP**-0.5)), turned, out="PCTS")
+    scores = net.add("MatMul", net.add("Mul", query, constant(net, DEEP**-0.5)), turned, out="PCTS")
     scores = net.add("Add", scores, net.random(1, HEADS, 4, 4))
     grouped = net.add("Reshape", scores, net.ints(1, 4, HEADS, 4, 4), out="NPCTS")
     masked = net.add(
-        "Add", grouped, _constant(net, np.where(np.arange(64).reshape(1, 4, 1, 4, 4) % 3, 0, -100))
+        "Add", grouped, constant(net, np.where(np.arange(64).reshape(1, 4, 1, 4, 4) % 3, 0, -100))
     )
     scores = net.add("Reshape", masked, net.ints(4, HEADS, 4, 4), out="PCTS")
     net.boundary = net.add("MatMul", net.add("Softmax", scores, axis=-1), value, out="PCTC", held=[0])
