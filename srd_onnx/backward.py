@@ -45,7 +45,8 @@ def build(plan: Plan, *, tangent: bool = False, free: bool = False) -> Backward:
 
     Args:
         plan: what is to be done.
-        tangent: the true derivative instead of the map with the activation pattern held fixed.
+        tangent: the true derivative instead of the map with the activation pattern held fixed; it goes through gates
+            if the plan was made for it too.
         free: seed with the input `direction` instead of the index in the input `target`.
 
     Raises:
@@ -53,7 +54,7 @@ def build(plan: Plan, *, tangent: bool = False, free: bool = False) -> Backward:
         UnsupportedCaseError: if a rule does not cover this use of its operator.
     """
     plan.require_complete()
-    return _Pass(plan, Emitter(plan.graph, plan.roles, tangent=tangent)).run(free=free)
+    return _Pass(plan, Emitter(plan.graph, plan.roles, tangent=tangent or plan.tangent)).run(free=free)
 
 
 class _Pass:

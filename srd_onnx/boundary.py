@@ -13,26 +13,51 @@ from srd_onnx.support import positions_seen
 
 
 def encoder(graph: Graph, roles: dict[str, Axes], crossed: Crossed, target: Value) -> set[str]:
-    """The last tensors before the target on more than one position of which the target depends.
+    """The last tensors before the target of which one position of the target needs more than one position.
 
-    A tensor with many positions of which only one is used (the tokens, where the class token is taken) is not one.
+    A tensor with many positions of which only one is used (the tokens, where the class token is taken) is not one. Of
+    tensors that are computed from each other alone the first counts: what enters the last attention block, not its
+    values as well. Empty where every position of the target depends on one position of each tensor only.
     """
     several = {n for n, value in graph.values.items() if n in roles and roles[n].count(value) > 1}
-    if target.name in several:
-        return {target.name}
     seen: dict[str, int] | None = None
     single: set[str] = {target.name}
     found: set[str] = set()
     for node, rule, carriers in crossed:
         if not any(value is not None and value.name in single for value in node.outputs):
             continue
-        pools = len(carriers) == 1 and not rule.routes(node, roles)
+        # A pool before a single position sees all of its input; nothing has to be counted.
+        pools = target.name not in several and len(carriers) == 1 and not rule.routes(node, roles)
         for name in (node.input(i).name for i in carriers):
             if name in several and not pools and seen is None:
                 seen = positions_seen(graph, roles, crossed, target)
             many = name in several and (pools or seen is None or seen.get(name, 2) > 1)
             (found if many else single).add(name)
-    return found
+    return _first_of(found, crossed)
+
+
+def _first_of(found: set[str], crossed: Crossed) -> set[str]:
+    """Without the tensors that all relevance from there reaches another one of them after."""
+    if len(found) < 2:
+        return found
+    edges = _flows(crossed)
+    origins = {name for name in edges if not edges.in_degree(name)}
+    kept = set()
+    for name in found:
+        open_paths = edges.subgraph(edges.nodes - (found - {name}))
+        if origins & {name, *nx.ancestors(open_paths, name)}:
+            kept.add(name)
+    return kept
+
+
+def _flows(crossed: Crossed) -> nx.DiGraph:
+    """From each tensor to those that are computed from it."""
+    edges = nx.DiGraph()
+    for node, _, carriers in crossed:
+        for value in node.outputs:
+            if value is not None:
+                edges.add_edges_from((node.input(i).name, value.name) for i in carriers)
+    return edges
 
 
 def named(graph: Graph, crossed: Crossed, reached: set[str], wanted: str) -> str:
@@ -67,12 +92,7 @@ def tensor_named(graph: Graph, wanted: str) -> str | None:
 
 def below(crossed: Crossed, boundary: Iterable[str]) -> frozenset[str]:
     """The boundary and every tensor before it: those whose relevance is a scalar per position."""
-    edges = nx.DiGraph()
-    for node, _, carriers in crossed:
-        for value in node.outputs:
-            if value is not None:
-                edges.add_edges_from((node.input(i).name, value.name) for i in carriers)
-    start = set(boundary)
+    edges, start = _flows(crossed), set(boundary)
     return frozenset(start.union(*(nx.ancestors(edges, name) for name in start if name in edges)))
 
 

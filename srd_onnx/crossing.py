@@ -43,9 +43,18 @@ def before_link(graph: Graph, rules: RuleTable, output: Value) -> Value:
 
 
 def cross(
-    graph: Graph, rules: RuleTable, roles: dict[str, Axes], sources: Iterable[str], target: Value
+    graph: Graph,
+    rules: RuleTable,
+    roles: dict[str, Axes],
+    sources: Iterable[str],
+    target: Value,
+    *,
+    tangent: bool = False,
 ) -> tuple[Crossed, list[Gap], set[str]]:
-    """Nodes between target and input that relevance crosses, last first; nodes without a rule; tensors reached."""
+    """Nodes between target and input that relevance crosses, last first; nodes without a rule; tensors reached.
+
+    With `tangent` all that the true derivative crosses: gates and statistics too.
+    """
     dependent = living(graph, roles, sources) | {target.name}
     reached, crossed, gaps = {target.name}, Crossed(), []
     for node in reversed(graph.nodes):
@@ -57,6 +66,8 @@ def cross(
         rule = rules.get(node.key)
         if rule is not None and any(name in roles for name in inputs):
             carriers = tuple(i for i in rule.carriers(node, roles) if inputs[i] in dependent)
+            if tangent and carriers:
+                carriers = _real(node, carriers, dependent)
             # Behind a node without a rule axes are unknown: relevance may reach it, so that the gap must show.
             carriers += tuple(
                 i
@@ -71,6 +82,15 @@ def cross(
         elif carriers:
             crossed.append((node, rule, carriers))
     return crossed, gaps, reached
+
+
+def _real(node: Node, carriers: tuple[int, ...], dependent: set[str]) -> tuple[int, ...]:
+    """These inputs and all others through which real numbers come."""
+    return tuple(
+        i
+        for i, v in enumerate(node.inputs)
+        if i in carriers or (v is not None and v.is_float and v.name in dependent)
+    )
 
 
 def _covered(node: Node, rules: RuleTable) -> tuple[int, ...]:

@@ -72,6 +72,7 @@ class Case:
         options: boundary, seed, sign, bias.
         explained: the tensor that is explained, see `make_plan`.
         free: seed with a direction instead of an index.
+        tangent: the true derivative instead of the map with the activation pattern held fixed.
     """
 
     shapes: Mapping[str, Sequence[int]]
@@ -79,6 +80,7 @@ class Case:
     options: Options
     explained: str | None = None
     free: bool = False
+    tangent: bool = False
 
 
 def plan_for(
@@ -86,7 +88,7 @@ def plan_for(
 ) -> tuple[ModelProto, Plan]:
     """The simplified model and its plan; raises as its parts do."""
     forward, graph = simplify(model, case.shapes, expansions)
-    return forward, make_plan(graph, case.start, rules, case.options, case.explained)
+    return forward, make_plan(graph, case.start, rules, case.options, case.explained, tangent=case.tangent)
 
 
 def compile_model(

@@ -52,7 +52,8 @@ class Plan:
     """Plain data: print it, save it, or hand it to `backward.build`.
 
     `steps` runs from the target back to the input. `shares` names the tensors whose relevance is a scalar per
-    position (the boundary and what lies before it). `boundary` names where cotangents are collapsed.
+    position (the boundary and what lies before it). `boundary` names where cotangents are collapsed. `tangent`: it is
+    for the true derivative, which goes through gates and statistics too.
     """
 
     graph: Graph
@@ -64,6 +65,7 @@ class Plan:
     steps: tuple[Step, ...] = field(repr=False)
     gaps: tuple[Gap, ...]
     options: Options
+    tangent: bool = False
 
     @property
     def batch(self) -> int:
@@ -104,7 +106,13 @@ class Plan:
 
 
 def make_plan(
-    graph: Graph, start: Roles, rules: RuleTable, options: Options, explained: str | None = None
+    graph: Graph,
+    start: Roles,
+    rules: RuleTable,
+    options: Options,
+    explained: str | None = None,
+    *,
+    tangent: bool = False,
 ) -> Plan:
     """Decide everything that can be decided before the model runs.
 
@@ -115,6 +123,7 @@ def make_plan(
         options: boundary, seed, sign, bias.
         explained: the tensor (or original node) that is explained; the first output if left out, or what comes before
             a softmax, log-softmax or sigmoid at its end.
+        tangent: for the true derivative, which crosses gates and statistics too.
 
     Raises:
         LayoutError: if a rule contradicts the roles that the layout leads to.
@@ -127,7 +136,7 @@ def make_plan(
     target = (
         before_link(graph, rules, graph.outputs[0]) if explained is None else _explained(graph, explained)
     )
-    crossed, gaps, reached = cross(graph, rules, roles, start, target)
+    crossed, gaps, reached = cross(graph, rules, roles, start, target, tangent=tangent)
     sources = tuple(value for value in graph.inputs if value.name in start and value.name in reached)
     _require_reached(graph, sources, target)
     _require_known(crossed)
@@ -136,7 +145,7 @@ def make_plan(
             Step(n, rule, (), carriers, routes=False, approximate=rule.approximate(n))
             for n, rule, carriers in crossed
         )
-        return Plan(graph, roles, sources, target, (), frozenset(), open_steps, tuple(gaps), options)
+        return Plan(graph, roles, sources, target, (), frozenset(), open_steps, tuple(gaps), options, tangent)
     for node, _, _ in reversed(crossed):
         if node.name in problems:
             raise problems[node.name]
@@ -147,7 +156,8 @@ def make_plan(
         chosen = {named(graph, crossed, reached, options.boundary)}
     shares = below(crossed, chosen | behind_integers(crossed)) | {s.name for s in sources}
     steps = tuple(_step(node, rule, carriers, roles, shares) for node, rule, carriers in crossed)
-    return Plan(graph, roles, sources, target, _collapsed(steps, shares, target), shares, steps, (), options)
+    boundary = _collapsed(steps, shares, target)
+    return Plan(graph, roles, sources, target, boundary, shares, steps, (), options, tangent)
 
 
 def _explained(graph: Graph, wanted: str) -> Value:

@@ -11,14 +11,16 @@ from srd_onnx.runtime import CPU, make_session, run
 
 
 def positions_seen(graph: Graph, roles: dict[str, Axes], crossed: Crossed, target: Value) -> dict[str, int]:
-    """How many positions of each crossed tensor the target depends on, by tensor name.
+    """How many positions of each crossed tensor the middle position of the target depends on, by tensor name.
 
     Found by sending relevance from the target back along every rule's `spread`, which reaches exactly the positions
     that feed it. It needs no data: nothing of the forward pass is computed. A tensor behind a spread that does read
     data has no entry.
     """
     emit = Emitter(graph, roles)
-    start = np.ones(roles[target.name].position_shape(target), np.float32)
+    shape, positions = roles[target.name].position_shape(target), roles[target.name].positions
+    start = np.zeros(shape, np.float32)
+    start[tuple(size // 2 if axis in positions else slice(None) for axis, size in enumerate(shape))] = 1
     flows: dict[str, list[str]] = {target.name: [emit.const(start.astype(target.dtype))]}
     totals: dict[str, str] = {}
     for node, rule, carriers in crossed:

@@ -24,6 +24,8 @@ BODY = [
 ]
 WEIGHTS = {
     "w": RNG.standard_normal((4, 3, 3, 3)).astype(np.float32),
+    "w3": RNG.standard_normal((4, 3, 1, 1)).astype(np.float32),
+    "w4": RNG.standard_normal((4, 4, 3, 3)).astype(np.float32),
     "w1": RNG.standard_normal((5, 4, 1, 1)).astype(np.float32),
     "fc": RNG.standard_normal((4, 5)).astype(np.float32),
     "fc8": RNG.standard_normal((8, 5)).astype(np.float32),
@@ -104,11 +106,14 @@ def test_two_pools_of_one_tensor_share_their_boundary() -> None:
     assert planned(nodes).boundary == ("r",)
 
 
-def test_branches_pooled_apart_have_a_boundary_each() -> None:
+@pytest.mark.parametrize(("second", "boundary"), [("r", {"half", "deep"}), ("half", {"half"})])
+def test_branches_pooled_apart_have_a_boundary_each_unless_one_is_made_of_the_other(
+    second: str, boundary: set[str]
+) -> None:
     nodes = [
         *BODY,
         make("MaxPool", ["r"], ["half"], name="half", kernel_shape=[2, 2], strides=[2, 2]),
-        make("Relu", ["half"], ["deep"], name="deep"),
+        make("Relu" if second == "half" else "Sigmoid", [second], ["deep"], name="deep"),
         make("GlobalAveragePool", ["half"], ["a"]),
         make("GlobalAveragePool", ["deep"], ["b"]),
         make("Concat", ["a", "b"], ["k"], axis=1),
@@ -116,16 +121,22 @@ def test_branches_pooled_apart_have_a_boundary_each() -> None:
         make("MatMul", ["f", "fc8"], ["output"]),
     ]
     plan = planned(nodes)
-    assert set(plan.boundary) == {"deep", "half"}
+    assert set(plan.boundary) == boundary
     data = RNG.standard_normal((2, 3, 8, 8)).astype(np.float32)
     for explanation in Explainer(model(nodes, ["N", 3, 8, 8]), providers="cpu").explain(data):
         assert abs(explanation.residual) < 1e-5 * max(1, abs(explanation.score))
 
 
-def test_an_output_with_positions_is_its_own_boundary() -> None:
-    plan = planned([*BODY, make("Conv", ["r", "w1"], ["output"], name="classes")])
-    assert plan.boundary == ("output",)
-    assert "cotangent" not in forms(plan).values()
+def test_below_an_output_with_positions_the_boundary_is_where_one_of_them_needs_several() -> None:
+    wide = make("Conv", ["r", "w4"], ["wide"], name="wide", pads=[1, 1, 1, 1])
+    plan = planned([*BODY, wide, make("Conv", ["wide", "w1"], ["output"], name="classes")])
+    assert plan.boundary == ("r",)
+    assert forms(plan) == {"classes": "cotangent", "wide": "cotangent", "relu": "routes", "conv": "position"}
+
+
+def test_what_mixes_no_positions_has_its_boundary_at_the_input() -> None:
+    plan = planned([make("Conv", ["input", "w3"], ["h"]), make("Relu", ["h"], ["output"])])
+    assert plan.boundary == ("input",)
 
 
 def test_tokens_that_are_averaged_end_the_encoder() -> None:
