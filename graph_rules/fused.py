@@ -14,7 +14,6 @@ _ATTENTION: dict[str, Any] = {"mask_filter_value": -10000.0, "scale": None, "uni
 _PRODUCT: dict[str, Any] = {"alpha": 1.0, "transA": 0, "transB": 0}
 DEFAULTS: Mapping[str, dict[str, Any]] = {
     "Attention": _ATTENTION | {"do_rotary": 0, "qkv_hidden_sizes": None},
-    "BiasAdd": {},
     "BiasGelu": {},
     "EmbedLayerNormalization": {"epsilon": 1e-12},
     "FastGelu": {},

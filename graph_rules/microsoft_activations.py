@@ -1,4 +1,4 @@
-"""Gelu in all its fused forms, and a sum with a bias and a residual."""
+"""Gelu in all its fused forms."""
 
 import math
 
@@ -46,9 +46,3 @@ def quick_gelu(write: Writer, node: Node) -> list[str | None]:
     x, alpha = node.input(0), attribute(node, "alpha")
     scaled = write("Mul", x, write.like(x, alpha)) if alpha != 1 else x.name
     return [write("Mul", x, write("Sigmoid", scaled))]
-
-
-@fused("BiasAdd")
-def bias_add(write: Writer, node: Node) -> list[str | None]:
-    """``X + bias + skip``."""
-    return [write("Add", write("Add", node.input(0), node.input(1)), node.input(2))]
