@@ -15,8 +15,8 @@ Carriers = Callable[[Node, Roles], tuple[int, ...]]
 def broadcast(node: Node, roles: Roles) -> tuple[Axes]:
     """Roles of a broadcast result: each axis has the role of an operand that varies and is not repeated along it.
 
-    Masks and other operands that carry nothing are asked only about axes of which the others say nothing. The result
-    is the gate that its only varying operand is.
+    Masks and other operands that carry nothing are asked only about axes of which the others say nothing. A
+    number with which a constant is scaled has channels only. The result is the gate that its only varying operand is.
     """
     result = node.output()
     present = [v for v in node.inputs if v is not None and v.name in roles]
@@ -38,7 +38,8 @@ def broadcast(node: Node, roles: Roles) -> tuple[Axes]:
         for axis, role, size in _aligned(result, value, roles):
             if merged[axis] is None and (size > 1 or size == result.shape[axis]):
                 merged[axis] = role
-    if any(r is None and s > 1 for r, s in zip(merged, result.shape, strict=True)):
+    numbers = not any(value.rank for value in present)
+    if any(r is None and s > 1 for r, s in zip(merged, result.shape, strict=True)) and not numbers:
         raise LayoutError(f"{node}: a constant adds an axis whose role is not known")
     gate = roles[living[0].name].gate if len(living) == 1 else Gate.NONE
     return (Axes(tuple(r or Role.CHANNEL for r in merged), gate),)

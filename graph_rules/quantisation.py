@@ -4,12 +4,18 @@ A cotangent at an integer tensor means the cotangent of the real numbers it stan
 but for saturation; what rounding adds or takes away is a bias of QuantizeLinear.
 """
 
-from graph_rules.registry import activation, always, cotangent, rule, through, to_first
+from graph_rules.registry import activation, always, cotangent, rule, through, to_first, varying
 from srd_onnx.emit import Emitter
 from srd_onnx.ir import Node
+from srd_onnx.roles import Roles
 from srd_onnx.rule import Flows
 
 _VERSIONS = (13, 19, 21, 23, 24, 25)
+
+
+def first(node: Node, roles: Roles) -> tuple[int, ...]:
+    """What is quantised carries; its scale and its zero point, should they be computed, are held fixed."""
+    return tuple(i for i in varying(node, roles) if i == 0)
 
 
 def _rounding(emit: Emitter, node: Node) -> str:
@@ -28,6 +34,7 @@ def _straight_through(_node: Node) -> str:
     "QuantizeLinear",
     versions=_VERSIONS,
     roles=activation,
+    carriers=first,
     routes=always,
     spread=through,
     bias=_rounding,
@@ -38,7 +45,7 @@ def quantize_linear(_emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     return to_first(node, cotangent(cotangents, node))
 
 
-@rule("DequantizeLinear", versions=_VERSIONS, roles=activation, routes=always, spread=through)
+@rule("DequantizeLinear", versions=_VERSIONS, roles=activation, carriers=first, routes=always, spread=through)
 def dequantize_linear(_emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``g``: the cotangent at the integers is in the units of what they stand for."""
     return to_first(node, cotangent(cotangents, node))

@@ -1,4 +1,4 @@
-"""Fused operators, written out: nodes of other domains become the standard nodes that they stand for.
+"""Fused operators, written out: nodes of other domains and integer arithmetic become the standard nodes they stand for.
 
 ONNX Runtime's own optimiser writes operators such as `com.microsoft::SkipLayerNormalization` into the files it saves.
 Written out, relevance crosses them layer by layer as it crosses the network before that optimiser, and what is
@@ -24,8 +24,11 @@ _LAYER_NORMALIZATION = 17
 class Writer:
     """Collects the standard nodes that one fused node stands for; tensors are named by plain strings."""
 
-    def __init__(self, node: Node, opset: int, made_by: Mapping[str, str]) -> None:
+    def __init__(
+        self, node: Node, opset: int, made_by: Mapping[str, str], producers: Mapping[str, Node]
+    ) -> None:
         self.opset = opset
+        self.producers = producers  # what computes a tensor in the graph as it was, by the tensor's name
         self.made_by = made_by  # the type of the operator that computes a tensor, by the tensor's name
         self.nodes: list[NodeProto] = []
         self.constants: list[TensorProto] = []
@@ -60,8 +63,9 @@ class Writer:
         return self.const(data, value.dtype)
 
 
-# Writes a node out and names what computes its outputs, in order; None for one that nobody uses.
-Expansion = Callable[[Writer, Node], Sequence[str | None]]
+# Writes a node out and names what computes its outputs, in order; None for one that nobody uses. None for all of them
+# leaves the node as it is.
+Expansion = Callable[[Writer, Node], Sequence[str | None] | None]
 ExpansionTable = Mapping[OpKey, Expansion]
 
 
@@ -95,6 +99,7 @@ def expand(model: ModelProto, table: ExpansionTable) -> tuple[ModelProto, dict[s
         UnsupportedCaseError: for a use of an operator that its expansion does not cover.
     """
     graph = walk(model)
+    producers = graph.producers
     found = {node.name: node for node in graph.nodes if node.key in table}
     if not found:
         return model, {}
@@ -106,13 +111,16 @@ def expand(model: ModelProto, table: ExpansionTable) -> tuple[ModelProto, dict[s
     used = {name for node in nodes(model.graph) for name in node.input} | {o.name for o in model.graph.output}
     for proto in model.graph.node:
         node = found.get(proto.name)
-        if node is None:
+        if node is None or (not node.key.domain and not _is_known(node)):
             result.graph.node.append(proto)
             continue
-        for value in node.inputs:
-            node.require(value is None or value.known, "the shapes of its inputs must be known")
-        write = Writer(node, versions[""], made_by)
-        _bind(write, node, table[node.key](write, node), used)
+        node.require(_is_known(node), "the shapes of its inputs must be known")
+        write = Writer(node, versions[""], made_by, producers)
+        outputs = table[node.key](write, node)
+        if outputs is None:
+            result.graph.node.append(proto)
+            continue
+        _bind(write, node, outputs, used)
         parents.update({new.name: proto.name for new in write.nodes})
         result.graph.node.extend(write.nodes)
         result.graph.initializer.extend(write.constants)
@@ -120,6 +128,10 @@ def expand(model: ModelProto, table: ExpansionTable) -> tuple[ModelProto, dict[s
     for entry in [e for e in result.opset_import if e.domain == FUSED and FUSED not in left]:
         result.opset_import.remove(entry)
     return result, parents
+
+
+def _is_known(node: Node) -> bool:
+    return all(value is None or value.known for value in node.inputs)
 
 
 def _bind(write: Writer, node: Node, outputs: Sequence[str | None], used: set[str]) -> None:

@@ -68,8 +68,13 @@ def simplify(
 def _take_weights(model: ModelProto) -> list[TensorProto]:
     """Move the large initializers out, typed inputs in their place: conversion and inference copy all they get."""
     graph = model.graph
-    large = [t for t in graph.initializer if np.prod(t.dims, dtype=np.int64) > _LARGE]
-    small = [t for t in graph.initializer if np.prod(t.dims, dtype=np.int64) <= _LARGE]
+    # Quantised weights stay: how integer arithmetic is written out depends on them.
+    taken = [
+        np.prod(t.dims, dtype=np.int64) > _LARGE and t.data_type not in (TensorProto.INT8, TensorProto.UINT8)
+        for t in graph.initializer
+    ]
+    large = [t for t, take in zip(graph.initializer, taken, strict=True) if take]
+    small = [t for t, take in zip(graph.initializer, taken, strict=True) if not take]
     del graph.initializer[:]
     graph.initializer.extend(small)
     graph.input.extend(helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in large)

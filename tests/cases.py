@@ -289,6 +289,8 @@ def _quantisation() -> Iterator[Case]:
     yield from rows(
         "QuantizeLinear", versions, "saturated", IMAGE, Const(0.0078125), Const(0, "int8"), dtype="float32"
     )
+    yield from rows("DynamicQuantizeLinear", (11,), "image", IMAGE, dtype="float32", masks=2)
+    yield from rows("DynamicQuantizeLinear", (11,), "tokens", TOKENS, dtype="float32", masks=2)
     yield from rows("DequantizeLinear", versions, "per_tensor", words, *scalar, dtype="float32")
     yield from rows("DequantizeLinear", versions, "per_channel", words, *each, dtype="float32", axis=1)
 

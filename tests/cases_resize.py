@@ -34,7 +34,7 @@ def cases() -> Iterator[Case]:
             yield from resize(f"{mode}_{how}_down", LARGE, None, None, odd, versions=versions, **attrs)
     for nearest in ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil"):
         yield from resize(f"nearest_{nearest}", LARGE, None, None, ints(1, 2, 8, 5), nearest_mode=nearest)
-        yield from resize(f"nearest_{nearest}_asymmetric", SMALL, None, floats(1, 1, 2.5, 0.5), nearest_mode=nearest,
+        yield from resize(f"nearest_{nearest}_uneven", SMALL, None, floats(1, 1, 2.5, 0.5), nearest_mode=nearest,
                           coordinate_transformation_mode="asymmetric")  # fmt: skip
     yield from resize("cubic_a", SMALL, None, doubled, mode="cubic", cubic_coeff_a=-0.5)
     yield from resize("cubic_exclude_outside", SMALL, None, doubled, mode="cubic", exclude_outside=1)

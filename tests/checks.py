@@ -193,6 +193,9 @@ def raw_outputs(b: Bench, feeds: Mapping[str, Array] | None = None) -> list[Arra
 
 def real_outputs(b: Bench, feeds: Mapping[str, Array] | None = None) -> list[Array]:
     """The outputs; integers as the reals they stand for."""
+    if b.case.op == "DynamicQuantizeLinear":
+        words, scale, zero = reference(b.forward, feeds or b.feeds, [v.name for v in b.node.outputs if v])
+        return [(words.astype(float) - zero) * scale]
     return [dequantised(b, y) if y.dtype == np.int8 else y for y in raw_outputs(b, feeds)]
 
 

@@ -165,6 +165,16 @@ def _rounded(_attrs: Attrs, operands: Sequence[Any], _held: frozenset[int]) -> R
     return lambda z: [z[0] + ((kept - z0) * s - x)]
 
 
+def _dynamically_rounded(_attrs: Attrs, operands: Sequence[Any], _held: frozenset[int]) -> Replay:
+    """To 8 bits between the smallest and the largest number, 0 among them."""
+    x = operands[0].astype(np.float32)
+    low, high = min(x.min(), np.float32(0)), max(x.max(), np.float32(0))
+    step = (high - low) / np.float32(255)
+    zero = np.clip(np.rint(-low / step), 0, 255)
+    kept = np.clip(np.rint(x / step) + zero, 0, 255)
+    return lambda z: [z[0] + ((kept - zero) * step.astype(np.float64) - x)]
+
+
 ELEMENTWISE: dict[str, Oracle] = {
     "Relu": elementwise(_relu),
     "LeakyRelu": elementwise(_leaky_relu),
@@ -184,6 +194,7 @@ ELEMENTWISE: dict[str, Oracle] = {
     "Cast": elementwise(_same),
     "QuantizeLinear": elementwise(_rounded),
     "DequantizeLinear": elementwise(_same),
+    "DynamicQuantizeLinear": elementwise(_dynamically_rounded),
     "Add": elementwise(_add),
     "Sum": elementwise(_add),
     "Sub": elementwise(_sub),

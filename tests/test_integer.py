@@ -1,0 +1,194 @@
+"""Integer arithmetic: scores are those of ONNX Runtime's integer kernels, relevance that of the dequantised network."""
+
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from numpy.typing import NDArray
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+
+from srd_onnx import Explainer
+from srd_onnx.errors import SrdOnnxError
+from srd_onnx.explanation import Explanation
+from tests.harness import info
+
+Array = NDArray[Any]
+SHAPE = (1, 3, 8, 6)
+SCALES = {"x": 0.02, "w": 0.011, "y": 0.05, "z": 0.04, "m": 0.03, "v": 0.012, "u": 0.1}
+
+
+class Sketch:
+    """Nodes and constants of a model `x` -> `logits`."""
+
+    def __init__(self, seed: int = 5) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: dict[str, Array] = {n: np.array(s, np.float32) for n, s in SCALES.items()}
+        self.rng = np.random.default_rng(seed)
+
+    def op(self, op_type: str, *inputs: str, outputs: int = 1, **attrs: Any) -> str:
+        name = f"{op_type}{len(self.nodes)}"
+        outs = [name, *(f"{name}/{i}" for i in range(1, outputs))]
+        self.nodes.append(helper.make_node(op_type, inputs, outs, name=name, **attrs))
+        return name
+
+    def const(self, data: Any) -> str:
+        name = f"c{len(self.constants)}"
+        self.constants[name] = np.asarray(data)
+        return name
+
+    def words(self, *shape: int) -> str:
+        return self.const(self.rng.integers(-90, 90, shape).astype(np.int8))
+
+    def zero(self, number: int, dtype: Any = np.uint8) -> str:
+        return self.const(np.array(number, dtype))
+
+    def model(self, last: str, shape: tuple[int, ...] = SHAPE, opset: int = 18) -> ModelProto:
+        self.op("Identity", last)
+        self.nodes[-1].output[0] = "logits"
+        constants = [numpy_helper.from_array(np.asarray(a), n) for n, a in self.constants.items()]
+        graph = helper.make_graph(
+            self.nodes,
+            "integers",
+            [info("x0", np.float32, shape)],
+            [helper.make_tensor_value_info("logits", TensorProto.FLOAT, None)],
+            constants,
+        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+        return onnx.shape_inference.infer_shapes(model, strict_mode=True)
+
+
+def convolutions(*, fused: bool, pool: bool = True) -> ModelProto:
+    """A convolution with a scale for each channel, a pool, another, a product; in QLinear form or QDQ."""
+    s = Sketch()
+    zx, zy, zz, zm, zw = s.zero(120), s.zero(130), s.zero(7), s.zero(100), s.zero(0, np.int8)
+    each = s.const(np.linspace(0.005, 0.02, 4).astype(np.float32))
+    zeros = s.const(np.zeros(4, np.int8))
+    w, w2, w3 = s.words(4, 3, 3, 3), s.words(5, 4, 2, 2), s.words(5, 4)
+    bias = s.rng.integers(-3000, 3000, 4).astype(np.int32)
+    words = s.op("QuantizeLinear", "x0", "x", zx)
+    attrs: dict[str, Any] = {"pads": [1, 1, 1, 1], "strides": [1, 1]}
+    if fused:
+        y = s.op("QLinearConv", words, "x", zx, w, each, zeros, "y", zy, s.const(bias), **attrs)
+        if pool:
+            y = s.op("MaxPool", y, kernel_shape=[2, 2], strides=[2, 2])
+        z = s.op("QLinearConv", y, "y", zy, w2, "w", zw, "z", zz)
+        mean = s.op("GlobalAveragePool", s.op("DequantizeLinear", z, "z", zz))
+        flat = s.op("QuantizeLinear", s.op("Flatten", mean), "m", zm)
+        u = s.op("QLinearMatMul", flat, "m", zm, w3, "v", zw, "u", zy)
+        return s.model(s.op("DequantizeLinear", u, "u", zy))
+
+    def staged(real: str, scale: str, zero: str) -> str:
+        return s.op("DequantizeLinear", s.op("QuantizeLinear", real, scale, zero), scale, zero)
+
+    x = s.op("DequantizeLinear", words, "x", zx)
+    shift = s.const((bias * SCALES["x"] * s.constants[each]).astype(np.float32))
+    y = staged(s.op("Conv", x, s.op("DequantizeLinear", w, each, zeros, axis=0), shift, **attrs), "y", zy)
+    if pool:
+        y = s.op("MaxPool", y, kernel_shape=[2, 2], strides=[2, 2])
+    z = staged(s.op("Conv", y, s.op("DequantizeLinear", w2, "w", zw)), "z", zz)
+    flat = staged(s.op("Flatten", s.op("GlobalAveragePool", z)), "m", zm)
+    return s.model(staged(s.op("MatMul", flat, s.op("DequantizeLinear", w3, "v", zw)), "u", zy))
+
+
+def dynamic(*, convolution: bool, each: bool = False, shift: bool = True) -> ModelProto:
+    """What dynamic quantisation writes: DynamicQuantizeLinear, an integer product, Cast, Mul by both scales, a bias."""
+    s = Sketch(9)
+
+    def product(op_type: str, x: str, weights: str, shape: tuple[int, ...], **attrs: Any) -> str:
+        words = s.op("DynamicQuantizeLinear", x, outputs=3)
+        size = shape[-1] if each else 1
+        scale = s.const(s.rng.uniform(0.01, 0.02, size).astype(np.float32) if each else np.float32(0.013))
+        point = s.const(np.full(size, 3, np.int8) if each else np.array(3, np.int8))
+        whole = s.op(op_type, words, weights, f"{words}/2", point, **attrs)
+        both = s.op("Mul", f"{words}/1", scale)
+        return s.op("Mul", s.op("Cast", whole, to=TensorProto.FLOAT), both)
+
+    if convolution:
+        x = product("ConvInteger", "x0", s.words(4, 3, 3, 3), (), pads=[1, 1, 1, 1])
+        if shift:
+            x = s.op("Add", x, s.const(s.rng.standard_normal((4, 1, 1)).astype(np.float32)))
+        x = s.op("Relu", x)
+        pooled = s.op("Flatten", s.op("GlobalAveragePool", x))
+        return s.model(product("MatMulInteger", pooled, s.words(4, 5), (4, 5)))
+    x = product("MatMulInteger", "x0", s.words(6, 7), (6, 7))
+    x = s.op("Relu", s.op("Add", x, s.const(s.rng.standard_normal(7).astype(np.float32))))
+    mean = s.op("ReduceMean", x, s.const(np.array([1])), keepdims=0)
+    return s.model(product("MatMulInteger", mean, s.words(7, 5), (7, 5)), (1, 8, 6))
+
+
+MODELS: dict[str, tuple[ModelProto, str]] = {
+    "qlinear": (convolutions(fused=True), "NCHW"),
+    "qlinear_no_pool": (convolutions(fused=True, pool=False), "NCHW"),
+    "conv_integer": (dynamic(convolution=True), "NCHW"),
+    "matmul_integer": (dynamic(convolution=False), "NTC"),
+    "matmul_integer_each": (dynamic(convolution=False, each=True), "NTC"),
+}
+every = pytest.mark.parametrize("name", MODELS)
+
+
+def picture(shape: tuple[int, ...]) -> Array:
+    return np.random.default_rng(1).standard_normal(shape).astype(np.float32)
+
+
+def explained(model: ModelProto, layout: str, target: int | None = None, **options: Any) -> Explanation:
+    shape = tuple(d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim)
+    explainer = Explainer(model, layout=layout, providers="cpu", **options)
+    (explanation,) = explainer.explain(picture(shape), target)
+    return explanation
+
+
+@pytest.mark.parametrize("bias", ["distribute", "ledger"])
+@every
+def test_map_and_ledger_are_the_score(name: str, bias: str) -> None:
+    model, layout = MODELS[name]
+    for target in range(4):
+        got = explained(model, layout, target, bias=bias)
+        scale = np.abs(got.relevance).sum() + sum(map(abs, got.ledger.values()))
+        assert np.isfinite(got.relevance).all()
+        assert np.abs(got.relevance).max() > 1e-3
+        assert abs(got.residual) <= 1e-4 * scale
+
+
+@every
+def test_scores_are_those_of_the_integer_kernels(name: str) -> None:
+    """But for the rounding of a value that lies half way between two integers."""
+    model, layout = MODELS[name]
+    shape = tuple(d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim)
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    (want,) = session.run(None, {"x0": picture(shape)})
+    got = explained(model, layout).logits
+    np.testing.assert_allclose(got, want[0], rtol=0, atol=SCALES["u"] * 1.001 if "qlinear" in name else 1e-3)
+
+
+@pytest.mark.parametrize("pool", [True, False])
+def test_qlinear_operators_are_explained_as_the_same_network_in_qdq_form(*, pool: bool) -> None:
+    for target in range(4):
+        fused = explained(convolutions(fused=True, pool=pool), "NCHW", target)
+        written = explained(convolutions(fused=False, pool=pool), "NCHW", target)
+        np.testing.assert_allclose(fused.logits, written.logits, rtol=0, atol=1e-5)
+        scale = np.abs(written.relevance).max()
+        np.testing.assert_allclose(fused.relevance, written.relevance, rtol=0, atol=1e-4 * scale)
+
+
+def test_dynamic_quantisation_changes_little_of_the_map() -> None:
+    """Against the same network in real numbers: 8 bits keep the map."""
+    model = dynamic(convolution=True, shift=False)
+    stored = [numpy_helper.to_array(t) for t in model.graph.initializer]
+    w, v = ((words.astype(np.float32) - 3) * np.float32(0.013) for words in stored if words.ndim > 1)
+    s = Sketch()
+    x = s.op("Relu", s.op("Conv", "x0", s.const(w), pads=[1, 1, 1, 1]))
+    real = s.model(s.op("MatMul", s.op("Flatten", s.op("GlobalAveragePool", x)), s.const(v)))
+    for target in range(4):
+        want, got = explained(real, "NCHW", target).relevance, explained(model, "NCHW", target).relevance
+        assert np.corrcoef(want.reshape(-1), got.reshape(-1))[0, 1] > 0.999
+
+
+def test_integers_of_unknown_scale_are_refused_in_words() -> None:
+    s = Sketch()
+    words = s.op("Relu", s.op("QuantizeLinear", "x0", "x", s.zero(0, np.int8)))
+    whole = s.op("MatMulInteger", words, s.words(6, 7))
+    model = s.model(s.op("Cast", whole, to=TensorProto.FLOAT), (1, 8, 6))
+    with pytest.raises(SrdOnnxError, match="which Relu computes, is not known"):
+        explained(model, "NTC")
