@@ -8,19 +8,28 @@ wrote it.
 """
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime as ort
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+from onnx import (
+    AttributeProto,
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    TensorProto,
+    ValueInfoProto,
+    helper,
+    numpy_helper,
+)
 
 from srd_onnx.errors import InvalidModelError, ShapeError
 from srd_onnx.expand import ExpansionTable, expand, is_own, own_up
 from srd_onnx.external_data import nodes
 from srd_onnx.ir import Graph
-from srd_onnx.opset import default_opset, to_opset
+from srd_onnx.opset import default_opset, name_nodes, to_opset
 from srd_onnx.ort_errors import ORT_ERRORS, short_message
 from srd_onnx.runtime import CPU, make_session, run
 from srd_onnx.walk import walk
@@ -33,6 +42,11 @@ _LARGE = 1024
 
 # MatMulAddFusion turns N×T×C token layers into Reshape-Gemm-Reshape, which merges the batch and position axes.
 _KEPT_APART = ["MatMulAddFusion"]
+
+# How ONNX Runtime begins the names of tensors inside an operator that it writes out.
+_INLINED = "_inlfunc_"
+
+_GROUPS, _STAND_IN = "GroupNormalization", "InstanceNormalization"
 
 
 def simplify(
@@ -51,7 +65,10 @@ def simplify(
         UnsupportedCaseError: for a use of a fused operator that its expansion does not cover.
     """
     fixed = _with_shapes(model, shapes)
-    folded = _folded(fixed)
+    disguised, groups = _disguised(fixed)
+    folded = _folded(disguised)
+    if groups.keys() - {node.name for node in folded.graph.node}:
+        folded, groups = _folded(fixed), {}  # one was a constant, and folded as what it is not
     foreign = _foreign_shapes(folded, shapes)
     own_up(folded, default_opset(folded))
     weights = _take_weights(folded)
@@ -62,6 +79,7 @@ def simplify(
         inferred = _inferred(written, foreign)
         origins |= {name: origins[parent] for name, parent in parents.items()}
     _put_weights(inferred, weights)
+    _undisguise(inferred, groups)
     return inferred, walk(inferred, origins)
 
 
@@ -149,6 +167,47 @@ def _with_shapes(model: ModelProto, shapes: Mapping[str, Sequence[int]]) -> Mode
 
 
 def _folded(model: ModelProto) -> ModelProto:
+    folded = _optimised(model)
+    if any(name.startswith(_INLINED) for node in folded.graph.node for name in node.output):
+        # What has no kernel of its own is written out only after the folding, and with its shapes open.
+        folded = _optimised(folded)
+    _cast_constants(folded.graph)
+    name_nodes(folded.graph)
+    return folded
+
+
+def _disguised(model: ModelProto) -> tuple[ModelProto, dict[str, NodeProto]]:
+    """With InstanceNormalization, which takes and gives the same tensors, for each GroupNormalization; and these.
+
+    ONNX Runtime has no kernel for it and writes it out, by a Reshape that mixes channels with positions; and onnx
+    cannot infer its shape.
+    """
+    groups = {n.name: n for n in model.graph.node if n.op_type == _GROUPS and n.domain == "" and n.name}
+    if not groups:
+        return model, {}
+    disguised = ModelProto()
+    disguised.CopyFrom(model)
+    for node in disguised.graph.node:
+        if node.name in groups:
+            node.op_type = _STAND_IN
+            _replace_attributes(node, [a for a in node.attribute if a.name == "epsilon"])
+    return disguised, groups
+
+
+def _undisguise(model: ModelProto, groups: Mapping[str, NodeProto]) -> None:
+    for node in model.graph.node:
+        if node.name in groups:
+            node.op_type = _GROUPS
+            _replace_attributes(node, groups[node.name].attribute)
+
+
+def _replace_attributes(node: NodeProto, wanted: Iterable[AttributeProto]) -> None:
+    kept = list(wanted)
+    del node.attribute[:]
+    node.attribute.extend(kept)
+
+
+def _optimised(model: ModelProto) -> ModelProto:
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.log_severity_level = 4
@@ -174,9 +233,7 @@ def _folded(model: ModelProto) -> ModelProto:
                 else ""
             )
             raise InvalidModelError(f"ONNX Runtime cannot load the model: {message}{hint}") from error
-        folded = onnx.load(path)
-    _cast_constants(folded.graph)
-    return folded
+        return onnx.load(path)
 
 
 def _cast_constants(graph: GraphProto) -> None:

@@ -388,3 +388,48 @@ def test_a_uint8_picture_that_is_cast_inside_explains_like_its_float_twin() -> N
     model.graph.input[0].type.tensor_type.elem_type = TensorProto.UINT8
     data = np.random.default_rng(0).integers(0, 255, (1, 3, 32, 32)).astype(np.uint8)
     np.testing.assert_array_equal(relevance(model, data), relevance(small_cnn(), data.astype(np.float32)))
+
+
+def group_norm(constant: bool = False) -> onnx.ModelProto:
+    """Conv, GroupNormalization in two groups (of the input or of a constant), Conv, GlobalAveragePool, Gemm."""
+    weights: dict[str, Array] = {
+        "w": data_for((4, 1, 3, 3)),
+        "scale": data_for((4,), 1),
+        "shift": data_for((4,), 2),
+        "fixed": data_for((1, 4, 2, 2), 3),
+        "fc": data_for((4, 3), 4),
+    }
+    attrs: dict[str, Any] = {"num_groups": 2, "epsilon": 0.1}
+    nodes = [
+        make("Conv", ["input", "w"], ["c"], name="conv"),
+        make(
+            "GroupNormalization", ["fixed" if constant else "c", "scale", "shift"], ["g"], name="gn", **attrs
+        ),
+        make("Add", ["g", "c"], ["a"], name="add"),
+        make("MaxPool", ["a"], ["m"], name="pool", kernel_shape=[2, 2]),
+        make("GlobalAveragePool", ["m"], ["p"], name="gap"),
+        make("Flatten", ["p"], ["f"], name="flatten"),
+        make("Gemm", ["f", "fc"], ["output"], name="fc"),
+    ]
+    return model_of(nodes, weights, (["N", 1, 4, 4], ["N", 3]), 21)
+
+
+def test_a_group_normalization_stays_one_node_of_known_shape() -> None:
+    model, data = load_model(group_norm()).proto, data_for((1, 1, 4, 4))
+    simplified, graph = simplify(model, {"input": (1, 1, 4, 4)})
+    (node,) = (node for node in graph.nodes if node.key.op_type == "GroupNormalization")
+    assert node.output().shape == (1, 4, 2, 2)
+    assert dict(node.attrs) == {"num_groups": 2, "epsilon": pytest.approx(0.1), "stash_type": 1}
+    np.testing.assert_allclose(plain(simplified, data)[0], plain(model, data)[0], rtol=1e-5, atol=1e-5)
+    explained = Explainer(model, providers="cpu").explain(data, 1)[0]
+    assert explained.relevance.shape == (4, 4)
+    assert explained.residual == pytest.approx(0, abs=1e-5)
+
+
+def test_a_group_normalization_of_a_constant_is_folded_as_what_it_is() -> None:
+    model, data = load_model(group_norm(constant=True)).proto, data_for((1, 1, 4, 4))
+    simplified, graph = simplify(model, {"input": (1, 1, 4, 4)})
+    assert all(node.name for node in graph.nodes)
+    assert len({node.name for node in graph.nodes}) == len(graph.nodes)
+    np.testing.assert_allclose(plain(simplified, data)[0], plain(model, data)[0], rtol=1e-5, atol=1e-5)
+    assert Explainer(model, providers="cpu").explain(data, 1)[0].residual == pytest.approx(0, abs=1e-5)
