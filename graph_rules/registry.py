@@ -112,7 +112,7 @@ def rule(
     spread: Callable[[Emitter, Node, Flows], Flows],
     domain: str = "",
     carriers: Callable[[Node, Roles], tuple[int, ...]] = varying,
-    bias: Callable[[Emitter, Node], str | None] = _no_bias,
+    bias: Callable[[Emitter, Node], str | Flows | None] = _no_bias,
     lossy: Callable[[Node], bool] = _keeps_all,
     approximate: Callable[[Node], str | None] = _exact,
     head: Literal["link", "view"] | None = None,

@@ -15,9 +15,10 @@ import numpy as np
 
 from srd_onnx.emit import Emitter
 from srd_onnx.errors import UnsupportedCaseError
-from srd_onnx.ir import Value
+from srd_onnx.ir import Node, Value
 from srd_onnx.plan import Plan, Step
 from srd_onnx.roles import Role
+from srd_onnx.rule import Flows, Rule
 from srd_onnx.seed import Seeded, along_direction, of_class
 
 
@@ -137,8 +138,7 @@ class _Pass:
         emit, node = self.emit, step.node
         expanded: list[str | None] = []
         undirected: list[str | None] = []
-        bias = step.rule.bias(emit, node)
-        for value, share in zip(node.outputs, shares, strict=True):
+        for value, share, bias in zip(node.outputs, shares, biases(emit, step.rule, node), strict=True):
             if value is None or share is None:
                 expanded.append(None)
                 undirected.append(None)
@@ -169,10 +169,12 @@ class _Pass:
         return [emit("Add", f, s) if f and s else f or s for f, s in zip(flows, spread, strict=True)]
 
     def _book_bias(self, step: Step, cotangents: Sequence[str | None]) -> None:
-        bias = step.rule.bias(self.emit, step.node) if not self.emit.tangent else None
-        value = step.node.outputs[0]
-        if bias is not None and value is not None and cotangents[0] is not None:
-            self._book(label(step), self.emit("Mul", bias, cotangents[0]), value)
+        if self.emit.tangent:
+            return
+        parts = biases(self.emit, step.rule, step.node)
+        for value, bias, flow in zip(step.node.outputs, parts, cotangents, strict=True):
+            if bias is not None and value is not None and flow is not None:
+                self._book(label(step), self.emit("Mul", bias, flow), value)
 
     def _book_lost(self, step: Step, before: Sequence[str | None], after: Sequence[str | None]) -> None:
         """Relevance that found no position in the input: it sat on padding."""
@@ -196,6 +198,12 @@ def relevance_shape(plan: Plan, source: Value) -> tuple[int, ...]:
     roles = plan.roles[source.name].roles
     sizes = zip(source.shape, roles, strict=True)
     return (plan.batch, *(size for size, role in sizes if role is Role.POSITION))
+
+
+def biases(emit: Emitter, rule: Rule, node: Node) -> Flows:
+    """The part of each output of a node that comes from no input."""
+    found = rule.bias(emit, node)
+    return [found] * len(node.outputs) if found is None or isinstance(found, str) else found
 
 
 def label(step: Step) -> str:

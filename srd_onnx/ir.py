@@ -88,10 +88,10 @@ class Node:
         return self.inputs[index] if index < len(self.inputs) else None
 
     def output(self) -> Value:
-        """The first output, which carries the result."""
-        value = self.outputs[0]
+        """The first output that is there, which carries the result."""
+        value = next((v for v in self.outputs if v is not None), None)
         if value is None:
-            raise UnsupportedCaseError(f"{self}: its first output is required")
+            raise UnsupportedCaseError(f"{self}: an output is required")
         return value
 
     def constant(self, index: int) -> Array | None:

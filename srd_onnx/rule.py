@@ -34,8 +34,8 @@ class Rule:
             `spread` and no ratio has to be computed.
         spread: emits where relevance goes that no direction tells apart: in position form, equally over the
             in-bounds input positions that feed each output position.
-        bias: emits what the output has under the fixed pattern that comes from no input (broadcastable to the
-            output), or None where there is no such part.
+        bias: emits what the outputs have under the fixed pattern that comes from no input (broadcastable to them): one
+            tensor for all, or a list with one for each; None where there is no such part.
         lossy: true if some relevance in position form has no input position to go to (it came from padding).
         approximate: why the result is not exact for this node, or None.
         head: at the end of a classifier, "link" if it only rescales the scores (softmax), so that the target is
@@ -49,7 +49,7 @@ class Rule:
     carriers: Callable[[Node, Roles], tuple[int, ...]]
     routes: Callable[[Node, Roles], bool]
     spread: Callable[[Emitter, Node, Flows], Flows]
-    bias: Callable[[Emitter, Node], str | None]
+    bias: Callable[[Emitter, Node], str | Flows | None]
     lossy: Callable[[Node], bool]
     approximate: Callable[[Node], str | None]
     head: Literal["link", "view"] | None
