@@ -97,10 +97,10 @@ def _read(emit: Emitter | None, node: Node) -> Standardised:
 
 
 def _roles(node: Node, roles: Roles) -> tuple[Axes]:
-    x = node.input(0)
+    x, way = node.input(0), _read(None, node)
     own = roles[x.name].roles
     node.require(
-        not any(own[a] is Role.BATCH and x.shape[a] > 1 for a in _read(None, node).spans),
+        not any(own[a] is Role.BATCH and x.shape[a] > 1 for a in way.spans),
         "it takes statistics over the batch axis, so that images are no longer independent",
     )
     return (Axes(own),)

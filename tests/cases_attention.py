@@ -16,7 +16,7 @@ SEEN = np.array([[1, 1, 0, 1, 0], [1, 0, 0, 0, 0], [0, 1, 1, 1, 1]], bool)
 def _attention() -> Iterator[Case]:
     def attention(how: str, *inputs: Operand, **rest: Any) -> Iterator[Case]:
         versions = rest.pop("versions", VERSIONS)
-        yield from rows("Attention", versions, how, *inputs, held=[0, 1, 3], **rest)
+        yield from rows("Attention", versions, how, *inputs, **{"held": [0, 1, 3], **rest})
 
     four = (Var("NCQC", (2, 2, 3, 2)), Var("NCKC", (2, 2, 4, 2)), Var("NCKC", (2, 2, 4, 3)))
     new = VERSIONS[-1:]
@@ -36,6 +36,14 @@ def _attention() -> Iterator[Case]:
         "grouped", Q, Var("NKC", (2, 5, 2)), Var("NKC", (2, 5, 3)), q_num_heads=2, kv_num_heads=1
     )
     yield from attention("grouped_four_axes", Var("NCQC", (2, 4, 3, 2)), *four[1:], out="NCQC", versions=new)
+    past = (Var("NCKC", (2, 2, 3, 2)), Var("NCKC", (2, 2, 3, 3)))
+    held: dict[str, Any] = {"held": [0, 1, 3, 4], "masks": 2}
+    yield from attention("past", Q, K, V, None, *past, **HEADS, **held)
+    yield from attention("past_four_axes", *four, None, *past, out="NCQC", is_causal=1, **held)
+    constant = (Rand((2, 2, 3, 2)), Rand((2, 2, 3, 3)))
+    yield from attention("constant_past", Q, K, V, None, *constant, **HEADS, masks=2)
+    lengths = Const([3, 5], "int64")
+    yield from attention("lengths", Q, K, V, None, None, None, lengths, **HEADS, versions=VERSIONS[1:])
     yield from attention("one_key", Q, Var("NKC", (2, 1, 4)), Var("NKC", (2, 1, 6)), **HEADS)
     yield from attention("constant_keys", Q, Rand((2, 5, 4)), V, **HEADS)
     yield from attention("constant_queries", Rand((2, 3, 4)), K, V, out="NQC", **HEADS)
