@@ -63,12 +63,6 @@ REFUSED: list[tuple[str, Case, type[SrdOnnxError], str]] = [
     ),
     ("cast_to_integers", row("Cast", 13, IMAGE, to="int64"), UnsupportedCaseError, "integers"),
     (
-        "reflected_padding",
-        row("Pad", 18, IMAGE, ints(0, 0, 1, 1, 0, 0, 1, 1), mode="reflect"),
-        UnsupportedCaseError,
-        "mode 'reflect' has no rule yet",
-    ),
-    (
         "reshape_merges_the_batch",
         row("Reshape", 14, IMAGE, ints(6, 12), out="NC"),
         UnsupportedCaseError,
