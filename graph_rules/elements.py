@@ -48,7 +48,7 @@ class ElementMap:
         return ElementMap(pairs // math.prod(source), pairs % math.prod(source), source, result)
 
     def keeps_batch(self, roles: Axes, source_roles: Axes) -> bool:
-        """Whether every element stays in its batch item."""
+        """Whether every element stays in its batch item; always where there is no batch axis."""
         batches = [
             np.unravel_index(flat, shape)[axes.roles.index(Role.BATCH)]
             for flat, shape, axes in (
@@ -57,7 +57,7 @@ class ElementMap:
             )
             if Role.BATCH in axes.roles
         ]
-        return len(batches) == 2 and equal(*batches)
+        return not batches or (len(batches) == 2 and equal(*batches))
 
 
 def _positions(flat: Array, shape: tuple[int, ...], axes: Axes) -> tuple[Array, tuple[int, ...]]:
