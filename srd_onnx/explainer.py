@@ -3,7 +3,7 @@
 import time
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
@@ -27,15 +27,23 @@ from srd_onnx.engine import (
     standalone,
     values_named,
 )
-from srd_onnx.errors import NonFiniteError, OptionError, UnknownTargetError
+from srd_onnx.errors import OptionError, UnknownTargetError
 from srd_onnx.explanation import Explanation
 from srd_onnx.files import atomic_write
-from srd_onnx.inputs import Item, Sources, Transform, read_items, require_channels
+from srd_onnx.inputs import (
+    Item,
+    Sources,
+    Transform,
+    read_items,
+    require_channels,
+    stacked,
+    usual_preprocess,
+)
 from srd_onnx.load import load_model
 from srd_onnx.options import DEFAULT_PRESET, Options, options_of
 from srd_onnx.plan import Plan
-from srd_onnx.ports import Port, ports_of
-from srd_onnx.preprocess import Preprocess, torchvision_default
+from srd_onnx.ports import ports_of
+from srd_onnx.preprocess import Preprocess
 from srd_onnx.roles import Role
 from srd_onnx.seed import TOP_CLASS
 from srd_onnx.targets import At, Target, resolve_classes, split_targets
@@ -104,7 +112,7 @@ class Explainer:
         self.ports = ports_of(self.model.proto, layout, entry.layout if entry else None)
         self.preprocess_assumed = preprocess is None and entry is None
         self.preprocess: Transform = preprocess or (
-            entry.preprocess if entry else _usual_preprocess(self.ports[0])
+            entry.preprocess if entry else usual_preprocess(self.ports[0])
         )
         self.labels = _labels(labels, entry)
         self._sessions: OrderedDict[Hashable, _Ready] = OrderedDict()
@@ -360,7 +368,7 @@ class Explainer:
         return {port.name: port.shape(crop or ()) for port in self.ports}
 
     def _feeds(self, items: list[Item], size: int) -> dict[str, Array]:
-        return {port.name: _stacked(items, size, port) for port in self.ports}
+        return {port.name: stacked(items, size, port) for port in self.ports}
 
 
 def describe(explainer: Explainer, compiled: Compiled, item: Item) -> dict[str, Any]:
@@ -388,29 +396,6 @@ def describe(explainer: Explainer, compiled: Compiled, item: Item) -> dict[str, 
         "provider": explainer.provider,
         "versions": runtime.versions(),
     }
-
-
-def _stacked(items: list[Item], size: int, port: Port) -> Array:
-    """A full batch; a short one is filled up with its last item, so that no other shape is compiled."""
-    rows = [item.data[port.name] for item in items]
-    with np.errstate(over="ignore"):
-        data = np.stack(rows + [rows[-1]] * (size - len(rows))).astype(port.dtype)
-    if port.dtype.kind == "f" and not np.isfinite(data).all():
-        raise NonFiniteError(
-            f"{items[0].name}: its values are too large for the {port.dtype} that the model takes; "
-            "check the preprocessing"
-        )
-    return data if port.has_batch else data[0]
-
-
-def _usual_preprocess(port: Port) -> Preprocess:
-    if len(port.axes.positions) != 2:
-        return Preprocess()  # no picture: a photo is refused where it is given
-    shape = port.shape()
-    sizes = [shape[axis] for axis in port.axes.positions]
-    usual = torchvision_default(sizes[0], sizes[-1])
-    grey = [shape[axis] for axis in port.axes.channels] == [1]
-    return replace(usual, mean=(0.0,), std=(1.0,), channel_order="GRAY") if grey else usual
 
 
 def _at_least_one(name: str, number: int) -> int:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from srd_onnx.errors import InputError, LayoutError, NonFiniteError, ShapeError
 from srd_onnx.ports import Port
-from srd_onnx.preprocess import Preprocess, read_image
+from srd_onnx.preprocess import Preprocess, read_image, torchvision_default
 from srd_onnx.roles import Role
 
 Array = NDArray[Any]
@@ -193,3 +193,31 @@ def _require_finite(data: Array, name: str) -> None:
         raise NonFiniteError(
             f"{name}: NaN or infinity at index {where.tolist()}; check the file and the preprocessing"
         )
+
+
+def stacked(items: list[Item], size: int, port: Port) -> Array:
+    """A full batch; a short one is filled up with its last item, so that no other shape is compiled.
+
+    Raises:
+        NonFiniteError: if the model's precision cannot hold the values.
+    """
+    rows = [item.data[port.name] for item in items]
+    with np.errstate(over="ignore"):
+        data = np.stack(rows + [rows[-1]] * (size - len(rows))).astype(port.dtype)
+    if port.dtype.kind == "f" and not np.isfinite(data).all():
+        raise NonFiniteError(
+            f"{items[0].name}: its values are too large for the {port.dtype} that the model takes; "
+            "check the preprocessing"
+        )
+    return data if port.has_batch else data[0]
+
+
+def usual_preprocess(port: Port) -> Preprocess:
+    """What most models of this input are trained with: a guess, for a model that nobody knows."""
+    if len(port.axes.positions) != 2:
+        return Preprocess()  # no picture: a photo is refused where it is given
+    shape = port.shape()
+    sizes = [shape[axis] for axis in port.axes.positions]
+    usual = torchvision_default(sizes[0], sizes[-1])
+    grey = [shape[axis] for axis in port.axes.channels] == [1]
+    return replace(usual, mean=(0.0,), std=(1.0,), channel_order="GRAY") if grey else usual
