@@ -6,12 +6,13 @@ Gather, Tile, Expand, Resize, Pad and their kin are products of such maps, one p
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from graph_rules.registry import cotangent, to_first
 from srd_onnx.emit import Emitter
-from srd_onnx.ir import Array, Node
+from srd_onnx.ir import Array, Node, Value
 from srd_onnx.roles import Role, Roles
 from srd_onnx.rule import Flows
 
@@ -79,7 +80,7 @@ class AxisMap:
             return None
         return np.where(self.weights[:, 0] == 1, self.indices[:, 0], -1)
 
-    def back(self, emit: Emitter, flow: str, shape: Sequence[int], axis: int, dtype: np.dtype) -> str:
+    def back(self, emit: Emitter, flow: str, shape: Sequence[int], axis: int, dtype: np.dtype[Any]) -> str:
         """The transposed map: a flow of `shape` (its axis of `count`) to one of `size` along `axis`."""
         if self.is_identity:
             return flow
@@ -97,7 +98,7 @@ class AxisMap:
         flow: str,
         shape: Sequence[int],
         axis: int,
-        dtype: np.dtype,
+        dtype: np.dtype[Any],
     ) -> str:
         before, after = math.prod(shape[:axis]), math.prod(shape[axis + 1 :])
         result = [*shape[:axis], self.size, *shape[axis + 1 :]]
@@ -147,6 +148,11 @@ def _unselect(
     return emit("Gather", flow, emit.const(back), axis=axis)
 
 
+def real_dtype(value: Value) -> np.dtype[Any]:
+    """Its dtype, or of token ids and other integers that of the relevance they get."""
+    return value.dtype if value.is_float else np.dtype(np.float32)
+
+
 def equal(a: Array, b: Array) -> bool:
     """Whether two arrays have one shape and the same elements."""
     return a.shape == b.shape and bool((a == b).all())
@@ -162,7 +168,7 @@ def back_along(
     flow: str,
     maps: Mapping[int, AxisMap],
     shape: Sequence[int],
-    dtype: np.dtype,
+    dtype: np.dtype[Any],
 ) -> str:
     """The transpose of maps along several axes of a tensor of `shape`, those that shrink it most first."""
     sizes = list(shape)
@@ -201,7 +207,7 @@ def along_spread(maps: Maps) -> Callable[[Emitter, Node, Flows], Flows]:
         channels = emit.axes(x).channels
         shared = {axis: along.shared() for axis, along in maps(node).items() if axis not in channels}
         shape = [1 if a in channels else maps_size(shared, a, size) for a, size in enumerate(x.shape)]
-        return to_first(node, back_along(emit, cotangent(shares, node), shared, shape, x.dtype))
+        return to_first(node, back_along(emit, cotangent(shares, node), shared, shape, real_dtype(x)))
 
     return spread
 
@@ -214,7 +220,7 @@ def maps_size(maps: Mapping[int, AxisMap], axis: int, size: int) -> int:
 def along_vjp(emit: Emitter, node: Node, cotangents: Flows, maps: Maps) -> Flows:
     """The transposed maps; the output has the rank of the input."""
     g = cotangent(cotangents, node)
-    return to_first(node, back_along(emit, g, maps(node), node.output().shape, node.input(0).dtype))
+    return to_first(node, back_along(emit, g, maps(node), node.output().shape, real_dtype(node.input(0))))
 
 
 def keeps_batch(node: Node, roles: Roles, maps: Maps) -> None:

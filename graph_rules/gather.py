@@ -1,4 +1,4 @@
-"""Gather by constant indices, and of a constant table by computed ones: an embedding."""
+"""Gather by constant or computed indices, which are held fixed; of a constant table by token ids: an embedding."""
 
 import math
 from collections.abc import Sequence
@@ -10,8 +10,9 @@ from graph_rules.axis_maps import (
     along_routes,
     back_along,
     equal,
+    real_dtype,
 )
-from graph_rules.registry import cotangent, rule, to_first, varying
+from graph_rules.registry import cotangent, moved, rule, to_first
 from srd_onnx.emit import Emitter
 from srd_onnx.ir import Array, Node
 from srd_onnx.roles import Axes, Role, Roles
@@ -29,6 +30,11 @@ def _indices(node: Node) -> Array:
     return np.where(indices < 0, indices + node.input(0).shape[_axis(node)], indices)
 
 
+def _computed(node: Node) -> bool:
+    """Whether the model works out the indices itself (the place of the last token): they are the pattern."""
+    return node.input(1).constant is None
+
+
 def _maps(node: Node) -> dict[int, AxisMap]:
     return {_axis(node): AxisMap.copies(_indices(node), node.input(0).shape[_axis(node)])}
 
@@ -42,7 +48,7 @@ def _is_embedding(node: Node) -> bool:
 def _carriers(node: Node, roles: Roles) -> tuple[int, ...]:
     """The token ids of an embedding, although they are integers: each stands for its row of the table."""
     if not _is_embedding(node):
-        return tuple(i for i in varying(node, roles) if i == 0)
+        return moved(node, roles)
     axes = roles.get(node.input(1).name)
     return (1,) if axes is not None and not axes.inert else ()
 
@@ -54,23 +60,38 @@ def _roles(node: Node, roles: Roles) -> tuple[Axes]:
         node.require(axis == 0, f"an embedding along axis {axis} of its table has no rule; only along axis 0")
         ids = roles[node.input(1).name]
         return (Axes((*ids.roles, *[Role.CHANNEL] * (node.input(0).rank - 1))),)
-    own, indices = roles[node.input(0).name], _indices(node)
+    own, count = roles[node.input(0).name], node.input(1).rank
     role, size = own.roles[axis], node.input(0).shape[axis]
+    whole = count == 1 and not _computed(node) and equal(_indices(node), np.arange(size))
     node.require(
-        role is not Role.BATCH or (indices.ndim == 1 and equal(indices, np.arange(size))),
+        role is not Role.BATCH or whole,
         "it selects along the batch axis; images must stay independent",
     )
-    return (Axes((*own.roles[:axis], *[role] * indices.ndim, *own.roles[axis + 1 :]), gate=own.gate),)
+    return (Axes((*own.roles[:axis], *[role] * count, *own.roles[axis + 1 :]), gate=own.gate),)
 
 
 def _routes(node: Node, roles: Roles) -> bool:
-    return True if _is_embedding(node) else along_routes(_maps)(node, roles)
+    return _computed(node) or along_routes(_maps)(node, roles)
 
 
 def _flat(node: Node, shape: Sequence[int]) -> list[int]:
     """The shape of the output with the axes of the indices as one; `shape` is that of the input."""
     axis = _axis(node)
     return [*shape[:axis], math.prod(node.input(1).shape), *shape[axis + 1 :]]
+
+
+def _put_back(emit: Emitter, node: Node, flow: str, shape: Sequence[int]) -> str:
+    """The flow at the indices that were selected, summed where one was selected twice; `shape` is the input's."""
+    axis, flat = _axis(node), _flat(node, shape)
+    flow = emit.reshape(flow, flat)
+    if not _computed(node):
+        return back_along(emit, flow, _maps(node), flat, real_dtype(node.input(0)))
+    before, count, after = math.prod(flat[:axis]), flat[axis], math.prod(flat[axis + 1 :])
+    indices = emit.reshape(node.input(1).name, [1, count, 1])
+    indices = emit("Expand", indices, emit.ints([before, count, after]))
+    zeros = emit.zeros([before, shape[axis], after], real_dtype(node.input(0)))
+    flow = emit.reshape(flow, [before, count, after])
+    return emit.reshape(emit("ScatterElements", zeros, indices, flow, axis=1, reduction="add"), shape)
 
 
 def _spread(emit: Emitter, node: Node, shares: Flows) -> Flows:
@@ -81,8 +102,7 @@ def _spread(emit: Emitter, node: Node, shares: Flows) -> Flows:
     shape, axis = emit.axes(x).position_shape(x), _axis(node)
     if axis in emit.axes(x).channels:
         return to_first(node, emit.reshape(share, shape))
-    flat = _flat(node, shape)
-    return to_first(node, back_along(emit, emit.reshape(share, flat), _maps(node), flat, x.dtype))
+    return to_first(node, _put_back(emit, node, share, shape))
 
 
 @rule(
@@ -99,7 +119,4 @@ def gather(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
         not _is_embedding(node),
         "the cotangent ends at its token ids, which are integers: collapse at its output, by a boundary there",
     )
-    x = node.input(0)
-    flat = _flat(node, x.shape)
-    flow = emit.reshape(cotangent(cotangents, node), flat)
-    return to_first(node, back_along(emit, flow, _maps(node), flat, x.dtype))
+    return to_first(node, _put_back(emit, node, cotangent(cotangents, node), node.input(0).shape))

@@ -1,4 +1,9 @@
-"""GatherElements and GatherND with constant indices: each output element is a copy of an input element."""
+"""GatherElements and GatherND: each output element is a copy of an input element.
+
+Constant indices say which; GatherND may also compute them (the place of the last token), which holds them fixed.
+"""
+
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -12,7 +17,7 @@ from graph_rules.elements import (
     require_batch_kept,
     slice_indices,
 )
-from graph_rules.registry import cotangent, rule, varying
+from graph_rules.registry import cotangent, rule, to_first, varying
 from srd_onnx.emit import Emitter
 from srd_onnx.ir import Node
 from srd_onnx.roles import Axes, Role, Roles
@@ -40,6 +45,45 @@ def _elements(node: Node, roles: Roles) -> tuple[Axes]:
     own = roles[node.input(0).name]
     require_batch_kept(node, own, {0: (_map(node), own)})
     return (own,)
+
+
+def _computed(node: Node) -> bool:
+    return node.input(1).constant is None
+
+
+def _chosen(node: Node, roles: Roles) -> tuple[Axes]:
+    """Of computed indices: they choose whole positions, and batch items only where there is but one."""
+    x, own, depth = node.input(0), roles[node.input(0).name], node.input(1).shape[-1]
+    count = node.input(1).rank - 1
+    named = own.roles[:depth]
+    node.require(not node.attrs["batch_dims"], "computed indices with batch_dims have no rule")
+    node.require(Role.CHANNEL not in named, "computed indices choose channels, which has no rule")
+    node.require(
+        all(role is not Role.BATCH or x.shape[a] == 1 for a, role in enumerate(named)),
+        "computed indices choose batch items too; explain one at a time",
+    )
+    first = [Role.BATCH] * (Role.BATCH in named and count > 0)
+    return (Axes((*first, *[Role.POSITION] * (count - len(first)), *own.roles[depth:]), gate=own.gate),)
+
+
+def _slices_roles(node: Node, roles: Roles) -> tuple[Axes]:
+    return _chosen(node, roles) if _computed(node) else _slices(node, roles)
+
+
+def _slices_routes(node: Node, roles: Roles) -> bool:
+    return _computed(node) or element_routes(_maps)(node, roles)
+
+
+def _put_back(emit: Emitter, node: Node, flow: str, shape: Sequence[int]) -> Flows:
+    zeros = emit.zeros(shape, node.input(0).dtype)
+    return to_first(node, emit("ScatterND", zeros, node.input(1).name, flow, reduction="add"))
+
+
+def _slices_spread(emit: Emitter, node: Node, shares: Flows) -> Flows:
+    if not _computed(node):
+        return element_spread(_maps)(emit, node, shares)
+    x = node.input(0)
+    return _put_back(emit, node, cotangent(shares, node), emit.axes(x).position_shape(x))
 
 
 def _slices(node: Node, roles: Roles) -> tuple[Axes]:
@@ -79,11 +123,14 @@ def gather_elements(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
 @rule(
     "GatherND",
     versions=(13,),
-    roles=_slices,
+    roles=_slices_roles,
     carriers=_data,
-    routes=element_routes(_maps),
-    spread=element_spread(_maps),
+    routes=_slices_routes,
+    spread=_slices_spread,
 )
 def gather_nd(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
-    """``g_x[i] = Σ g[o] over all o that copy i``; indices constant."""
-    return element_vjp(emit, node, cotangent(cotangents, node), _maps)
+    """``g_x[i] = Σ g[o] over all o that copy i``."""
+    g = cotangent(cotangents, node)
+    if _computed(node):
+        return _put_back(emit, node, g, node.input(0).shape)
+    return element_vjp(emit, node, g, _maps)

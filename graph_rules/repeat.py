@@ -3,7 +3,7 @@
 import numpy as np
 
 from graph_rules.axis_maps import AxisMap, along_routes, along_spread, along_vjp, back_along, keeps_batch
-from graph_rules.registry import cotangent, rule, same, to_first
+from graph_rules.registry import cotangent, moved, rule, same, to_first
 from srd_onnx.emit import Emitter
 from srd_onnx.ir import Node
 from srd_onnx.roles import Axes, Role, Roles
@@ -25,7 +25,14 @@ def _tiled(node: Node, roles: Roles) -> tuple[Axes, ...]:
     return same(node, roles)
 
 
-@rule("Tile", versions=(13,), roles=_tiled, routes=along_routes(_tiles), spread=along_spread(_tiles))
+@rule(
+    "Tile",
+    versions=(13,),
+    roles=_tiled,
+    carriers=moved,
+    routes=along_routes(_tiles),
+    spread=along_spread(_tiles),
+)
 def tile(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``g`` summed over the copies."""
     return along_vjp(emit, node, cotangents, _tiles)
@@ -65,7 +72,14 @@ def _expand_spread(emit: Emitter, node: Node, shares: Flows) -> Flows:
     return along_spread(_expansions)(emit, node, [share])
 
 
-@rule("Expand", versions=(13,), roles=_expanded, routes=along_routes(_expansions), spread=_expand_spread)
+@rule(
+    "Expand",
+    versions=(13,),
+    roles=_expanded,
+    carriers=moved,
+    routes=along_routes(_expansions),
+    spread=_expand_spread,
+)
 def expand(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``g`` summed over the axes along which the input was repeated."""
     x, y = node.input(0), node.output()
