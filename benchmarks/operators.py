@@ -18,6 +18,15 @@ form of an operator needs no rule of its own. "Since" are the versions of the op
 | operator | since | rule | what it does |
 |---|---|---|---|
 """
+WRITTEN_OUT = """
+## Written out first
+
+These are turned into the operators above before relevance is followed: what ONNX Runtime's optimiser fuses, and integer
+arithmetic, whose relevance is that of the dequantised network.
+
+| operator | since | what it stands for |
+|---|---|---|
+"""
 
 
 def page() -> str:
@@ -26,16 +35,33 @@ def page() -> str:
     for key, rule in graph_rules.RULES.items():
         rules.setdefault((key.domain, key.op_type, rule.name), []).append((key, rule))
     rows = [_row(found) for _, found in sorted(rules.items())]
-    return HEAD + "\n".join(rows) + "\n"
+    return HEAD + "\n".join(rows) + "\n" + WRITTEN_OUT + "\n".join(_written_out()) + "\n"
+
+
+def _written_out() -> list[str]:
+    versions: dict[tuple[str, str], list[int]] = {}
+    for key in graph_rules.EXPANSIONS:
+        versions.setdefault((key.domain, key.op_type), []).append(key.since)
+    return [
+        f"| {_name(OpKey(domain, op_type, 0))} | {', '.join(map(str, sorted(found)))} "
+        f"| {_first_paragraph(graph_rules.EXPANSIONS[OpKey(domain, op_type, found[0])])} |"
+        for (domain, op_type), found in sorted(versions.items())
+    ]
+
+
+def _name(key: OpKey) -> str:
+    return f"{key.domain}::{key.op_type}" if key.domain else key.op_type
+
+
+def _first_paragraph(documented: object) -> str:
+    text = (documented.__doc__ or "").split("\n\n")[0]
+    return " ".join(text.split()).replace("``", "`").replace("|", "\\|")
 
 
 def _row(found: list[tuple[OpKey, Rule]]) -> str:
     key, rule = found[0]
     since = ", ".join(str(k.since) for k, _ in sorted(found, key=lambda pair: pair[0].since))
-    doc = (rule.vjp.__doc__ or "").split("\n\n")[0]
-    text = " ".join(doc.split()).replace("``", "`").replace("|", "\\|")
-    name = f"{key.domain}::{key.op_type}" if key.domain else key.op_type
-    return f"| {name} | {since} | `{rule.name}` | {text} |"
+    return f"| {_name(key)} | {since} | `{rule.name}` | {_first_paragraph(rule.vjp)} |"
 
 
 if __name__ == "__main__":
