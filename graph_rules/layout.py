@@ -114,7 +114,12 @@ def _reshaped(node: Node, roles: Roles) -> tuple[Axes]:
     own = roles[x.name]
     blocks = _block_roles(node, roles)
     made: list[Role | None] = [None] * y.rank
-    channels_elsewhere = any(found == {Role.CHANNEL} for _, _, found in blocks)
+    # Also one of size 1, as where pixels are shuffled to a single channel.
+    channels_elsewhere = any(
+        found == {Role.CHANNEL} or (not found and right and own.roles[left[0]] is Role.CHANNEL)
+        for left, right, found in blocks
+        if left
+    )
     for left, right, found in blocks:
         if not found:
             # Axes of size 1 keep what they meant where they are one to one; a new one is a channel axis of one.

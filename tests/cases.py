@@ -10,6 +10,7 @@ from tests import (
     cases_elementwise,
     cases_moving,
     cases_normalised,
+    cases_recurrent,
     cases_resize,
     cases_stamps,
 )
@@ -221,6 +222,14 @@ def _layout() -> Iterator[Case]:
     yield from rows(
         "Reshape", (14,), "pixel_shuffle", Var("NCHCWC", (2, 2, 3, 2, 2, 2)), ints(2, 2, 6, 4), out="NCHW"
     )
+    yield from rows(
+        "Reshape",
+        (14,),
+        "pixel_shuffle_to_one",
+        Var("NCHCWC", (2, 1, 3, 2, 2, 2)),
+        ints(2, 1, 6, 4),
+        out="NCHW",
+    )
     yield from rows("Reshape", (14,), "last_channels", TOKENS, ints(2, 12), out="NC")
     yield from rows("Reshape", (14,), "size_one", Var("NCHW", (2, 5, 1, 1)), ints(2, 5), out="NC")
     yield from rows("Flatten", SHAPES, "default", IMAGE, out="NC")
@@ -312,6 +321,7 @@ CASES: tuple[Case, ...] = tuple(
         cases_contractions.cases,
         cases_normalised.cases,
         cases_moving.cases,
+        cases_recurrent.cases,
         cases_resize.cases,
         cases_stamps.cases,
     )
