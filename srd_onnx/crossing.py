@@ -30,7 +30,10 @@ class Gap:
 
 
 def before_link(graph: Graph, rules: RuleTable, output: Value) -> Value:
-    """The value before a softmax, log-softmax or sigmoid at the end: what those only rescale (DESIGN.md)."""
+    """The value before a softmax, log-softmax or sigmoid at the end: what those only rescale (DESIGN.md).
+
+    Where that is an input of the model, so that there is nothing else to explain, the output itself.
+    """
     producers, value = graph.producers, output
     while (node := producers.get(value.name)) is not None:
         rule = rules.get(node.key)
@@ -38,7 +41,7 @@ def before_link(graph: Graph, rules: RuleTable, output: Value) -> Value:
             return output
         value = node.input(0)
         if rule.head == "link":
-            return value
+            return value if value.name in producers else output
     return output
 
 

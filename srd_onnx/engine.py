@@ -25,6 +25,7 @@ from srd_onnx.simplify import simplify
 
 Array = NDArray[Any]
 RELEVANCE = "relevance"
+_SQUARABLE = 1e17  # the squared norm of a vector of greater numbers may overflow float32
 SEED, SCORES, CHOSEN, LEDGER = "srd.seed", "srd.scores", "srd.chosen", "srd.ledger"
 
 
@@ -199,7 +200,8 @@ def _report_non_finite(compiled: Compiled, feeds: Mapping[str, Array], providers
     graph = compiled.plan.graph
     producers = graph.producers
     values = [v for v in graph.values.values() if v.known and v.is_float and v.name in producers]
-    for value, array in zip(values, expose(compiled.forward, values, feeds, providers), strict=True):
+    arrays = expose(compiled.forward, values, feeds, providers)
+    for value, array in zip(values, arrays, strict=True):
         if not np.isfinite(array).all():
             node = producers[value.name]
             kind = "NaN" if np.isnan(array).any() else "infinity"
@@ -207,9 +209,14 @@ def _report_non_finite(compiled: Compiled, feeds: Mapping[str, Array], providers
                 f"{kind} in the activation '{value.name}', computed by {node}; "
                 "check the preprocessing (a wrong scale overflows) and the weights"
             )
+    largest = max((float(np.abs(array).max(initial=0)) for array in arrays), default=0.0)
     raise NonFiniteError(
-        "every activation is finite but the relevance is not: it overflowed on the way back; "
-        "please report this with the model"
+        "every activation is finite but the relevance is not: "
+        + (
+            f"activations as large as {largest:.0e} overflow when squared; check the preprocessing and the weights"
+            if largest > _SQUARABLE
+            else "it overflowed on the way back; please report this with the model"
+        )
     )
 
 

@@ -205,7 +205,7 @@ def _shorten_domain(proto: onnx.ModelProto) -> bool:
 
 
 def _normalise(proto: onnx.ModelProto) -> None:
-    """No initializers among the inputs, no local functions, every node named; in place."""
+    """No initializers among the inputs, no local functions, every node named, open sizes left open; in place."""
     if proto.functions:
         try:
             proto.CopyFrom(inliner.inline_local_functions(proto))
@@ -219,6 +219,10 @@ def _normalise(proto: onnx.ModelProto) -> None:
         del graph.input[:]
         graph.input.extend(kept)
         set_ir_version(proto)
+    for value in graph.input:
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_value < 0:  # Paddle writes -1 for any size
+                dim.ClearField("value")
     name_nodes(graph)
 
 

@@ -7,6 +7,7 @@ from srd_onnx.errors import OpsetError
 from srd_onnx.external_data import nodes
 
 _DEFAULT = ("", "ai.onnx")
+_BROADCASTING = 7  # since this opset operands are aligned at their last axes
 
 
 def default_opset(proto: onnx.ModelProto) -> int:
@@ -47,6 +48,8 @@ def to_opset(proto: onnx.ModelProto, opset: int) -> onnx.ModelProto:
         )
     if present == opset:
         return source
+    if present < _BROADCASTING <= opset:
+        _align_slopes(source)
     try:
         result = version_converter.convert_version(source, opset)
     except (RuntimeError, ValueError, TypeError, IndexError) as error:  # what its C++ code raises
@@ -99,6 +102,27 @@ def _without_unused_domains(proto: onnx.ModelProto) -> onnx.ModelProto:
     del copy.opset_import[:]
     copy.opset_import.extend(kept)
     return copy
+
+
+def _align_slopes(proto: onnx.ModelProto) -> None:
+    """Give the slopes of PRelu, one per channel, the axes that opset 7 wants behind the channels, in place.
+
+    The converter of onnx leaves them as they are.
+    """
+    inferred = onnx.shape_inference.infer_shapes(proto).graph
+    known = [*inferred.input, *inferred.value_info]
+    ranks = {v.name: len(v.type.tensor_type.shape.dim) for v in known if v.type.tensor_type.HasField("shape")}
+    stored = {tensor.name: tensor for tensor in proto.graph.initializer}
+    for node in proto.graph.node:
+        if node.op_type != "PRelu" or node.domain not in _DEFAULT or node.input[1] not in stored:
+            continue
+        slopes, rank = stored[node.input[1]], ranks.get(node.input[0], 0)
+        if len(slopes.dims) == 1 and slopes.dims[0] > 1 and rank > 2:
+            aligned = onnx.TensorProto.FromString(slopes.SerializeToString())
+            aligned.name = f"{node.name}/{slopes.name}"
+            aligned.dims.extend([1] * (rank - 2))
+            proto.graph.initializer.append(aligned)
+            node.input[1] = aligned.name
 
 
 def _restore(result: onnx.ModelProto, source: onnx.ModelProto) -> None:

@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from srd_onnx.boundary import behind_integers, below, encoder, named, tensor_named
@@ -149,13 +149,14 @@ def make_plan(
     for node, _, _ in reversed(crossed):
         if node.name in problems:
             raise problems[node.name]
+    _restore_batch(roles, sources, target)
     _require_roles(crossed, roles, sources, target)
     if options.boundary == "encoder":
         chosen = encoder(graph, roles, crossed, target)
     else:
         chosen = {named(graph, crossed, reached, options.boundary)}
     shares = below(crossed, chosen | behind_integers(crossed)) | {s.name for s in sources}
-    steps = tuple(_step(node, rule, carriers, roles, shares) for node, rule, carriers in crossed)
+    steps = tuple(_step(node, rule, carriers, roles, shares, reached) for node, rule, carriers in crossed)
     boundary = _collapsed(steps, shares, target)
     return Plan(graph, roles, sources, target, boundary, shares, steps, (), options, tangent)
 
@@ -221,6 +222,15 @@ def _require_roles(
         )
 
 
+def _restore_batch(roles: dict[str, Axes], sources: Sequence[Value], target: Value) -> None:
+    """The first axis of the target is the batch where it may be: a batch of one is lost where axes merge with it."""
+    axes = roles.get(target.name)
+    if axes is None or Role.BATCH in axes.roles or target.shape[:1] != (1,):
+        return
+    if any(Role.BATCH in roles[source.name].roles for source in sources):
+        roles[target.name] = replace(axes, roles=(Role.BATCH, *axes.roles[1:]))
+
+
 def batch_size(roles: Roles, sources: Sequence[Value]) -> int:
     """How many independent inputs there are; 1 where no input has a batch axis."""
     sizes = {
@@ -235,9 +245,14 @@ def batch_size(roles: Roles, sources: Sequence[Value]) -> int:
 
 
 def _step(
-    node: Node, rule: Rule, carriers: tuple[int, ...], roles: dict[str, Axes], shares: frozenset[str]
+    node: Node,
+    rule: Rule,
+    carriers: tuple[int, ...],
+    roles: dict[str, Axes],
+    shares: frozenset[str],
+    reached: set[str],
 ) -> Step:
-    sides = {value.name in shares for value in node.outputs if value is not None and value.name in roles}
+    sides = {value.name in shares for value in node.outputs if value is not None and value.name in reached}
     named: tuple[tuple[Form, bool], ...] = (("cotangent", False), ("position", True))
     forms = tuple(form for form, side in named if side in sides)
     return Step(node, rule, forms, carriers, rule.routes(node, roles), rule.approximate(node))

@@ -79,9 +79,8 @@ def ports_of(
 def _port(value: onnx.ValueInfoProto, layout: str | None) -> Port:
     declared = _declared_shape(value)
     dtype = helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
-    chosen = layout or guess_layout(
-        declared, value.name, integers=dtype.kind in "iub" and dtype.itemsize != 1
-    )
+    integers = dtype.kind in "iub" and dtype.itemsize != 1
+    chosen = guess_layout(declared, value.name, integers=integers) if layout is None else layout
     port = Port(value.name, dtype, declared, chosen, layout is None)
     parse_layout(chosen, value.name, declared)
     return port

@@ -117,6 +117,8 @@ def guess_layout(shape: tuple[int | None, ...], name: str, *, integers: bool = F
     """
     rank = len(shape)
     usual = {**_USUAL, 1: "N", 2: "NT"} if integers else _USUAL
+    if rank == 0:
+        return ""
     if rank not in usual:
         raise LayoutError(
             f"input '{name}' has {rank} axes: no usual layout; say which with --layout / layout= (e.g. NTC)"

@@ -293,6 +293,14 @@ def test_an_activation_that_overflows_is_told_with_its_node() -> None:
     )
 
 
+def test_activations_whose_squares_overflow_are_told() -> None:
+    with pytest.raises(
+        NonFiniteError,
+        match=r"^every activation is finite but .* as large as \d+e\+2\d overflow when squared; ",
+    ):
+        make_explainer().explain(DATA[:1] * 1e22)
+
+
 def test_one_bad_input_does_not_spoil_the_message_for_a_batch() -> None:
     data = DATA[:2, :, :8, :8].copy()
     data[0] = 0

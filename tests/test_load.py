@@ -517,3 +517,9 @@ def test_external_data_without_a_path_is_refused(tmp_path: Path) -> None:
     for source in (data, onnx.load_model_from_string(data)):
         with pytest.raises(ExternalDataError, match="came without a path"):
             load_model(source)
+
+
+def test_a_size_of_minus_one_is_an_open_one() -> None:
+    model = two_nodes()
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = -1
+    assert not load_model(model).proto.graph.input[0].type.tensor_type.shape.dim[0].WhichOneof("value")

@@ -361,3 +361,30 @@ def test_an_approximate_node_says_why() -> None:
 def test_preactivations_are_the_inputs_of_the_nonlinearities_from_input_to_target() -> None:
     plan = plan_of(small_cnn(), shape=(1, 3, 32, 32))
     assert [v.name for v in plan.preactivations] == ["bn1", "relu1", "bn2", "add", "bn4", "bn5"]
+
+
+@pytest.mark.parametrize("link", ["Softmax", "LogSoftmax", "Sigmoid"])
+def test_where_only_the_input_comes_before_a_link_its_output_is_the_target(link: str) -> None:
+    assert planned([make(link, ["input"], ["output"])]).target.name == "output"
+
+
+def test_a_batch_of_one_that_was_merged_with_other_axes_is_the_first_axis_of_the_target() -> None:
+    nodes = [
+        make("Reshape", ["input", "heads"], ["merged"]),
+        make("Reshape", ["merged", "apart"], ["output"]),
+    ]
+    model = model_of(nodes, {"heads": np.array([8, 3]), "apart": np.array([1, 2, 4, 3])}, ([1, 8, 3], []), 18)
+    plan = plan_of(model, shape=(1, 8, 3), layout="NCT")
+    assert str(plan.roles["output"]) == "NCCP"
+
+
+def test_an_output_that_relevance_does_not_come_from_has_no_say_in_the_form_of_its_node() -> None:
+    nodes = [
+        make("Relu", ["input"], ["r"]),
+        make("Split", ["r"], ["a", "b", "c"], name="split", axis=1, num_outputs=3),
+        make("Mul", ["b", "sigmoid"], ["gated"]),
+        make("GlobalAveragePool", ["gated"], ["output"]),
+    ]
+    plan = planned([*nodes[:2], make("Sigmoid", ["a"], ["sigmoid"]), *nodes[2:]])
+    assert {s.node.name: s.forms for s in plan.steps}["split"] == ("position",)
+    assert plan.boundary == ("gated",)

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+from onnx import helper
 
 from graph_rules import RULES
 from srd_onnx.assemble import combined
@@ -10,12 +12,13 @@ from srd_onnx.engine import Case, plan_for, relevance_outputs
 from srd_onnx.options import Options
 from srd_onnx.roles import parse_layout
 from srd_onnx.runtime import CPU, make_session, run
-from tests.nets import make, model_of
+from tests.nets import model_of
 
+make = helper.make_node
 SHAPE = (1, 3, 4)
 
 
-def gradient_times_input(*, tangent: bool) -> np.ndarray:
+def gradient_times_input(*, tangent: bool) -> NDArray[np.float32]:
     """Of ``Σ x · sigmoid(mean over positions of x)`` at x, per position."""
     nodes = [
         make("ReduceMean", ["input", "axis"], ["mean"], keepdims=1),
@@ -31,7 +34,7 @@ def gradient_times_input(*, tangent: bool) -> np.ndarray:
     outputs = relevance_outputs(plan, backward)
     session = make_session(combined(forward, backward, outputs).SerializeToString(), [CPU])
     (found,) = run(session, list(outputs), {"input": X, "direction": np.ones((1, 3), np.float32)})
-    return found[0]
+    return np.asarray(found[0], np.float32)
 
 
 X = np.random.default_rng(0).standard_normal(SHAPE).astype(np.float32)
