@@ -22,10 +22,26 @@ from srd_onnx.rule import Flows
 _MOVING = ("Flatten", "Identity", "MaxPool", "Pad", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze")
 
 
-def _integer(op_type: str, *versions: int) -> Callable[[Expansion], Expansion]:
+# Where an operator of scales in and scales out has the scale of its result, its zero point behind it.
+_SCALED = {
+    "QLinearAdd": 6,
+    "QLinearConcat": 0,
+    "QLinearConv": 6,
+    "QLinearGlobalAveragePool": 3,
+    "QLinearLeakyRelu": 3,
+    "QLinearMatMul": 6,
+    "QLinearMul": 6,
+    "QLinearSigmoid": 3,
+    "QuantizeLinear": 1,
+}
+
+
+def integer(op_type: str, *versions: int, domain: str = "") -> Callable[[Expansion], Expansion]:
+    """Register how these versions of an operator are written out."""
+
     def register(expansion: Expansion) -> Expansion:
         for since in versions:
-            EXPANSIONS[OpKey("", op_type, since)] = expansion
+            EXPANSIONS[OpKey(domain, op_type, since)] = expansion
         return expansion
 
     return register
@@ -71,7 +87,7 @@ def _per_axis(data: Array, rank: int, axis: int) -> Array:
     return data.reshape([-1 if a == axis else 1 for a in range(rank)]) if data.size > 1 else data.reshape(())
 
 
-def _real(node: Node, index: int, zero: int, scale: int | None, axis: int) -> Array:
+def real_constant(node: Node, index: int, zero: int, scale: int | None, axis: int) -> Array:
     """A constant operand of integers as real numbers; with no scale, the integers less their zero point.
 
     `zero` and `scale` are the indices of those operands, `axis` is the axis along which they may vary.
@@ -97,7 +113,7 @@ def _made_with(write: Writer, node: Node, value: Value) -> tuple[Value | str, Va
     if kind == "DynamicQuantizeLinear":
         scale, zero = maker.outputs[1:3]
     else:
-        at = {"QuantizeLinear": 1, "QLinearConv": 6, "QLinearMatMul": 6}.get(kind)
+        at = _SCALED.get(kind)
         node.require(
             at is not None,
             f"the scale of '{value.name}', which {kind} computes, is not known; give a boundary behind it",
@@ -109,14 +125,17 @@ def _made_with(write: Writer, node: Node, value: Value) -> tuple[Value | str, Va
     return scale, zero
 
 
-def _dequantised(write: Writer, node: Node, index: int, *, axis: int = 1) -> str:
+def dequantised(write: Writer, node: Node, index: int, *, axis: int = 1) -> str:
     """An activation with its own scale and zero point, the two operands behind it."""
-    operands = [node.input(i) for i in (index, index + 1, index + 2)]
-    return write("DequantizeLinear", *operands, axis=axis % max(operands[0].rank, 1))
+    value = node.input(index)
+    operands = [value, node.input(index + 1), node.optional(index + 2)]
+    return write("DequantizeLinear", *operands, axis=axis % max(value.rank, 1))
 
 
-def _quantised(write: Writer, node: Node, real: str, index: int) -> str:
-    return write("QuantizeLinear", real, node.input(index), node.input(index + 1))
+def quantised(write: Writer, node: Node, real: str, index: int) -> str:
+    """The result with the scale and zero point at `index`."""
+    zero = node.optional(index + 1) or write.const(0, node.output().dtype)
+    return write("QuantizeLinear", real, node.input(index), zero)
 
 
 def _attrs(node: Node) -> dict[str, Any]:
@@ -127,20 +146,20 @@ def _attrs(node: Node) -> dict[str, Any]:
 # QLinear operators: scales in, scales out
 
 
-@_integer("QLinearConv", 10)
+@integer("QLinearConv", 10)
 def qlinear_conv(write: Writer, node: Node) -> Sequence[str | None]:
     """``quantise(Conv(dequantise(x), dequantise(w), s_x s_w B))``."""
-    weights = _real(node, 3, 5, 4, 0)
-    operands = [_dequantised(write, node, 0), write.const(weights, np.float32)]
+    weights = real_constant(node, 3, 5, 4, 0)
+    operands = [dequantised(write, node, 0), write.const(weights, np.float32)]
     bias, x_scale, w_scale = (node.constant(i) for i in (8, 1, 4))
     if bias is not None:
         assert x_scale is not None
         assert w_scale is not None
         operands.append(write.const(bias * x_scale.reshape(()) * w_scale.reshape(-1), np.float32))
-    return [_quantised(write, node, write("Conv", *operands, **_attrs(node)), 6)]
+    return [quantised(write, node, write("Conv", *operands, **_attrs(node)), 6)]
 
 
-@_integer("QLinearMatMul", 10, 21)
+@integer("QLinearMatMul", 10, 21)
 def qlinear_matmul(write: Writer, node: Node) -> Sequence[str | None]:
     """``quantise(dequantise(a) dequantise(b))``."""
     sides = []
@@ -151,11 +170,11 @@ def qlinear_matmul(write: Writer, node: Node) -> Sequence[str | None]:
                 node.input(index + 1).shape in ((), (1,)),
                 "a computed operand with a scale for each row or column",
             )
-            sides.append(_dequantised(write, node, index))
+            sides.append(dequantised(write, node, index))
         else:
             axis = value.rank - 2 if index == 0 else value.rank - 1
-            sides.append(write.const(_real(node, index, index + 2, index + 1, axis), np.float32))
-    return [_quantised(write, node, write("MatMul", *sides), 6)]
+            sides.append(write.const(real_constant(node, index, index + 2, index + 1, axis), np.float32))
+    return [quantised(write, node, write("MatMul", *sides), 6)]
 
 
 # ConvInteger and MatMulInteger: the result is a real number where it was an int32
@@ -171,15 +190,15 @@ def _centred(write: Writer, node: Node, index: int, zero: int) -> tuple[str, Val
     return write("DequantizeLinear", value, scale, point), scale
 
 
-@_integer("ConvInteger", 10)
+@integer("ConvInteger", 10)
 def conv_integer(write: Writer, node: Node) -> Sequence[str | None]:
     """``Conv(dequantise(x), w - z_w) / s_x``."""
     x, scale = _centred(write, node, 0, 2)
-    weights = write.const(_real(node, 1, 3, None, 0), np.float32)
+    weights = write.const(real_constant(node, 1, 3, None, 0), np.float32)
     return [write("Div", write("Conv", x, weights, **_attrs(node)), scale)]
 
 
-@_integer("MatMulInteger", 10)
+@integer("MatMulInteger", 10)
 def matmul_integer(write: Writer, node: Node) -> Sequence[str | None]:
     """``dequantise(A) (B - z_B) / s_A``; of two computed operands ``dequantise(A) dequantise(B) / (s_A s_B)``."""
     sides: list[str] = []
@@ -192,14 +211,14 @@ def matmul_integer(write: Writer, node: Node) -> Sequence[str | None]:
             scales.append(scale)
         else:
             axis = value.rank - 2 if index == 0 else value.rank - 1
-            sides.append(write.const(_real(node, index, index + 2, None, axis), np.float32))
+            sides.append(write.const(real_constant(node, index, index + 2, None, axis), np.float32))
     product = write("MatMul", *sides)
     for scale in scales:
         product = write("Div", product, scale)
     return [product]
 
 
-@_integer("MaxPool", 12, 22)
+@integer("MaxPool", 12, 22)
 def quantised_max_pool(write: Writer, node: Node) -> Sequence[str | None] | None:
     """A maximum of integers is that of the reals they stand for; one of reals stays as it is."""
     x, count = node.input(0), len(node.outputs)
