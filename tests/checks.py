@@ -51,7 +51,7 @@ def check_conservation(case: Case, rules: RuleTable) -> None:
     b = bench(case, rules)
     u = b.cotangents()
     flows = emitted_vjp(b, u)(b.feeds | given(u))
-    (bias,) = emitted_bias(b)(b.feeds)
+    rest = emitted_bias(b)(b.feeds)
     y = real_outputs(b)
     whole = [inner(v, w) for v, w in zip(y, u, strict=True) if w is not None]
     operands = real_operands(b)
@@ -60,9 +60,9 @@ def check_conservation(case: Case, rules: RuleTable) -> None:
         for i, (x, g) in enumerate(zip(operands, flows, strict=True))
         if i in carriers(b) and g is not None
     ]
-    if bias is not None:
-        assert u[0] is not None
-        parts.append(np.sum(np.broadcast_to(bias, y[0].shape) * u[0]))
+    for bias, value, cotangent in zip(rest, y, u, strict=True):
+        if bias is not None and cotangent is not None:
+            parts.append(inner(np.broadcast_to(bias, value.shape), cotangent))
     scale = sum(np.abs(v * w).sum() for v, w in zip(y, u, strict=True) if w is not None)
     close(np.asarray(sum(parts)), np.asarray(sum(whole)), b, scale=float(scale))
 

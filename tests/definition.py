@@ -76,7 +76,7 @@ def share_positions(
         None if layout is None else np.zeros(position_shape(layout, np.shape(o)))
         for layout, o in zip(layouts.inputs, operands, strict=True)
     ]
-    booked = np.zeros(relevance_batch(relevance))
+    booked = np.zeros(relevance_batch(relevance, layouts.outputs))
     for o, r in enumerate(relevance):
         if r is None:
             continue
@@ -87,7 +87,7 @@ def share_positions(
         spread = undirected if routed or bias == "distribute" else np.zeros_like(r)
         part = np.where(counts[o] > 0, spread / np.maximum(counts[o], 1), 0.0)
         lost = undirected - np.where(counts[o] > 0, spread, 0.0)
-        booked += lost.reshape(len(booked), -1).sum(axis=1)
+        booked += np.moveaxis(lost, batch_axis(layout), 0).reshape(len(booked), -1).sum(axis=1)
         for (k, at), feed in feeds.items():
             flow = flows[k]
             assert flow is not None
@@ -99,8 +99,13 @@ def share_positions(
     return Shared(flows, booked, most)
 
 
-def relevance_batch(relevance: Sequence[Array | None]) -> int:
-    return next(len(r) for r in relevance if r is not None)
+def relevance_batch(relevance: Sequence[Array | None], layouts: Sequence[str]) -> int:
+    given = zip(relevance, layouts, strict=True)
+    return next(r.shape[batch_axis(layout)] for r, layout in given if r is not None)
+
+
+def batch_axis(layout: str) -> int:
+    return max(layout.find("N"), 0)
 
 
 def _only(

@@ -13,7 +13,7 @@ from onnx import ModelProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from srd_onnx import runtime
-from srd_onnx.backward import _Pass
+from srd_onnx.backward import _Pass, biases
 from srd_onnx.emit import Emitter
 from srd_onnx.ir import Graph, Node, Value
 from srd_onnx.options import Bias, Options
@@ -247,11 +247,11 @@ def emitted_vjp(b: Bench, cotangents: Sequence[Any], *, tangent: bool = False) -
 
 
 def emitted_bias(b: Bench) -> Emitted:
-    """The part of the output that comes from no input."""
+    """The part of each output that comes from no input."""
     emit = b.emitter()
     with emit.origin(b.node.name, b.rule.name):
-        bias = b.rule.bias(emit, b.node)
-    return assembled(b, emit, {}, [(bias, None) if bias else None])
+        parts = biases(emit, b.rule, b.node)[: len(b.case.out)]
+    return assembled(b, emit, {}, [(bias, None) if bias else None for bias in parts])
 
 
 def emitted_position(b: Bench, shares: Sequence[Any], bias: Bias) -> Emitted:
@@ -277,7 +277,8 @@ def emitted_position(b: Bench, shares: Sequence[Any], bias: Bias) -> Emitted:
                 outputs.append(None)
             else:
                 outputs.append((emit.sum(flows), (value.dtype, emit.axes(value).position_shape(value))))
-        outputs += [(tensor, (first.dtype, (first.shape[0],))) for _, tensor in crossing.ledger]
+        batch = first.shape[b.case.out[0].find("N")] if "N" in b.case.out[0] else first.shape[0]
+        outputs += [(tensor, (first.dtype, (batch,))) for _, tensor in crossing.ledger]
     return assembled(b, emit, _given(shares), outputs)
 
 

@@ -13,6 +13,7 @@ from tests.oracle_elementwise import ELEMENTWISE
 from tests.oracle_mathematics import MATHEMATICS
 from tests.oracle_moving import MOVING
 from tests.oracle_normalised import NORMALISED
+from tests.oracle_recurrent import RECURRENT
 from tests.oracle_resize import RESIZE
 from tests.oracle_stamps import STAMPS
 from tests.oracle_types import Array, Attrs, Freeze, Oracle, Replay
@@ -132,6 +133,7 @@ ORACLES: dict[str, Oracle] = {
     **NORMALISED,
     **MATHEMATICS,
     **MOVING,
+    **RECURRENT,
     **RESIZE,
     **STAMPS,
     "Conv": linear(conv),

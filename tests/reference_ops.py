@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx.reference.op_run import OpRun
 
-from tests import reference_elementwise, reference_normalised
+from tests import reference_elementwise, reference_normalised, reference_recurrent
 from tests.oracle_resize import resize
 from tests.oracle_stamps import stamp_geometry
 from tests.oracle_types import here
@@ -238,6 +238,7 @@ class DequantizeLinear(OpRun):
 CORRECTED: list[type[OpRun]] = [
     *reference_elementwise.CORRECTED,
     *reference_normalised.CORRECTED,
+    *reference_recurrent.CORRECTED,
     AveragePool,
     ConvTranspose,
     DequantizeLinear,

@@ -86,11 +86,15 @@ def close(got: Array, want: Array, tolerance: float = SINGLE) -> None:
     )
 
 
+# Integer arithmetic is written out too, see test_integer.py.
+FUSED_ONES = [key for key, made in EXPANSIONS.items() if "integer" not in made.__module__]
+
+
 def test_every_expansion_has_a_case_a_definition_and_defaults() -> None:
-    operators = {key.op_type for key in EXPANSIONS}
+    operators = {key.op_type for key in FUSED_ONES}
     assert operators == {case.op for case in CASES} == set(DEFINITIONS) == set(DEFAULTS)
     assert len({case.name for case in CASES}) == len(CASES)
-    assert all((key.domain, key.since) == ("com.microsoft", 1) for key in EXPANSIONS)
+    assert all((key.domain, key.since) == ("com.microsoft", 1) for key in FUSED_ONES)
 
 
 @pytest.mark.parametrize("op", sorted(DEFAULTS))

@@ -9,6 +9,7 @@ import pytest
 from onnx import helper
 
 from graph_rules import RULES
+from srd_onnx.backward import biases
 from srd_onnx.emit import Emitter
 from srd_onnx.ir import Node, OpKey
 from srd_onnx.rule import Flows, Rule
@@ -87,11 +88,11 @@ def with_changes(case: Case, **changes: Any) -> Mapping[OpKey, Rule]:
 
 def with_wrong_bias(case: Case) -> Mapping[OpKey, Rule]:
     """The bias off by 0.1 everywhere."""
-    right = RULES[OpKey("", case.op, case.since)].bias
+    right = RULES[OpKey("", case.op, case.since)]
 
-    def wrong(emit: Emitter, node: Node) -> str:
-        bias, off = right(emit, node), bench(case, RULES).real_like(emit, 0.1)
-        return emit("Add", bias, off) if bias else off
+    def wrong(emit: Emitter, node: Node) -> Flows:
+        off = bench(case, RULES).real_like(emit, 0.1)
+        return [emit("Add", bias, off) if bias else off for bias in biases(emit, right, node)]
 
     return with_changes(case, bias=wrong)
 
