@@ -30,7 +30,7 @@ def cases() -> Iterator[Case]:
         for how in COORDINATES:
             versions = (19,) if how == "half_pixel_symmetric" else (18, 19)
             attrs = {"mode": mode, "coordinate_transformation_mode": how}
-            yield from resize(f"{mode}_{how}_twice", SMALL, None, doubled, versions=versions, **attrs)
+            yield from resize(f"{mode}_{how}_doubled", SMALL, None, doubled, versions=versions, **attrs)
             yield from resize(f"{mode}_{how}_down", LARGE, None, None, odd, versions=versions, **attrs)
     for nearest in ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil"):
         yield from resize(f"nearest_{nearest}", LARGE, None, None, ints(1, 2, 8, 5), nearest_mode=nearest)
