@@ -27,7 +27,9 @@ def _window(node: Node) -> Window:
 
 
 def _roles(node: Node, roles: Roles) -> tuple[Axes, ...]:
-    x, wanted = node.input(0), node.input(1).shape[1] * node.attrs["group"]
+    x, w = node.input(0), node.input(1)
+    node.require(w.rank == x.rank, f"its weights {list(w.shape)} do not fit its input {list(x.shape)}")
+    wanted = w.shape[1] * node.attrs["group"]
     if x.shape[1] != wanted:
         raise ShapeError(
             f"{node}: takes {wanted} channels, but its input '{x.name}' is {list(x.shape)}; "

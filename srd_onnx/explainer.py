@@ -137,7 +137,8 @@ class Explainer:
     @property
     def plan(self) -> Plan:
         """What would be done for `input_shape`, node by node; `print` it."""
-        return plan_for(self.model.proto, self._case(self._shown_shapes()), RULES, EXPANSIONS)[1]
+        with runtime.enough_memory():
+            return plan_for(self.model.proto, self._case(self._shown_shapes()), RULES, EXPANSIONS)[1]
 
     @property
     def graph(self) -> Any:
@@ -188,8 +189,9 @@ class Explainer:
         """As `explain`, one after the other, so that thousands need no memory."""
         classes, selections = split_targets(targets)
         for chunk, size in self._chunks(inputs, _at_least_one("batch_size", batch_size)):
-            explained = [self._classes(chunk, size, classes)] if classes else []
-            explained += [self._selection(chunk, size, at) for at in selections]
+            with runtime.enough_memory():
+                explained = [self._classes(chunk, size, classes)] if classes else []
+                explained += [self._selection(chunk, size, at) for at in selections]
             for row in range(len(chunk)):
                 for by_row in explained:
                     yield from by_row[row]
@@ -240,7 +242,8 @@ class Explainer:
         if batch is not None:
             _at_least_one("batch", batch)
             shapes |= {p.name: (batch, *shapes[p.name][1:]) for p in self.ports if p.has_batch}
-        model = standalone(compile_model(self.model.proto, self._case(shapes), RULES, EXPANSIONS))
+        with runtime.enough_memory():
+            model = standalone(compile_model(self.model.proto, self._case(shapes), RULES, EXPANSIONS))
         onnx.checker.check_model(model)
         if path is not None:
             atomic_write(path, model.SerializeToString())

@@ -25,6 +25,10 @@ def default_opset(proto: onnx.ModelProto) -> int:
     )
 
 
+# What the converter's C++ code raises.
+_CONVERTER_ERRORS = (RuntimeError, ValueError, TypeError, IndexError, onnx.shape_inference.InferenceError)
+
+
 def to_opset(proto: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     """A copy of the model with its default domain at `opset`, and without the domains that no node uses.
 
@@ -52,7 +56,7 @@ def to_opset(proto: onnx.ModelProto, opset: int) -> onnx.ModelProto:
         _align_slopes(source)
     try:
         result = version_converter.convert_version(source, opset)
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:  # what its C++ code raises
+    except _CONVERTER_ERRORS as error:
         said = str(error).strip().splitlines()
         reason = said[0] if said else type(error).__name__
         raise OpsetError(

@@ -1,6 +1,7 @@
 """The plan: which nodes relevance crosses, by which rule, in which form; every gap found before any work."""
 
 import difflib
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -20,6 +21,7 @@ from srd_onnx.roles import Axes, Problems, Role, Roles, propagate
 from srd_onnx.rule import Rule, RuleTable
 
 Form = Literal["cotangent", "position"]
+_MOST_ELEMENTS = 1 << 40
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,7 @@ def make_plan(
     sources = tuple(value for value in graph.inputs if value.name in start and value.name in reached)
     _require_reached(graph, sources, target)
     _require_known(crossed)
+    _require_small(crossed)
     if gaps:
         open_steps = tuple(
             Step(n, rule, (), carriers, routes=False, approximate=rule.approximate(n))
@@ -203,6 +206,16 @@ def _require_known(crossed: Crossed) -> None:
             + "\nThey depend on the data, or the input is too small for these layers. Use a larger input, or "
             "export the model with fixed shapes."
         )
+
+
+def _require_small(crossed: Crossed) -> None:
+    values = [v for node, _, _ in crossed for v in (*node.inputs, *node.outputs) if v is not None]
+    for value in values:
+        if math.prod(value.shape) > _MOST_ELEMENTS:
+            raise UnsupportedCaseError(
+                f"the tensor '{value.name}' {list(value.shape)}, which relevance crosses, is larger than any memory: "
+                "its sizes come from the model, which may be damaged, or from the input"
+            )
 
 
 def _require_roles(

@@ -78,7 +78,12 @@ def ports_of(
 
 def _port(value: onnx.ValueInfoProto, layout: str | None) -> Port:
     declared = _declared_shape(value)
-    dtype = helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+    kind = value.type.tensor_type.elem_type
+    if kind not in helper.get_all_tensor_dtypes():
+        raise ShapeError(
+            f"input '{value.name}' declares an element type, {kind}, that ONNX does not know; export it again"
+        )
+    dtype = helper.tensor_dtype_to_np_dtype(kind)
     integers = dtype.kind in "iub" and dtype.itemsize != 1
     chosen = guess_layout(declared, value.name, integers=integers) if layout is None else layout
     port = Port(value.name, dtype, declared, chosen, layout is None)

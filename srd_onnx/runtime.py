@@ -1,11 +1,12 @@
 """Everything that touches ONNX Runtime: sessions, their errors, versions and the newest opset it runs."""
 
+import contextlib
 import functools
 import logging
 import os
 import platform
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
 from typing import Any, Literal
 
@@ -30,6 +31,7 @@ __all__ = [
     "CPU",
     "CUDA",
     "choose_providers",
+    "enough_memory",
     "make_session",
     "newest_ir_version",
     "newest_opset",
@@ -192,6 +194,22 @@ def _check_names(wanted: Sequence[str], optional: Sequence[str], feeds: Mapping[
     if missing or unknown:
         parts = [f"{what} {names}" for what, names in (("missing", missing), ("unknown", unknown)) if names]
         raise InputError(f"the inputs do not fit the model: {'; '.join(parts)}. It takes {list(wanted)}.")
+
+
+@contextlib.contextmanager
+def enough_memory() -> Iterator[None]:
+    """Say it in our words where numpy finds too little memory.
+
+    Raises:
+        ProviderError: not enough memory.
+    """
+    try:
+        yield
+    except MemoryError as error:
+        raise ProviderError(
+            f"not enough memory ({error}). Use a smaller input or fewer at once; if neither is large, the model's "
+            "sizes are wrong."
+        ) from error
 
 
 def _described(value: Any) -> str:
