@@ -4,6 +4,7 @@ Pattern: the gates are constants and ``tanh`` is its secant ``s = tanh(a) / a``,
 input and in the states before it. `tangent` is the derivative.
 """
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from graph_rules.recurrence import States, Unrolled
@@ -37,10 +38,8 @@ class Lstm:
             "Add", emit("Add", seq.times(seq.x, seq.matrix), seq.times(seq.before, seq.recurrent)), shift
         )
         *gates, a = seq.split(sums, 4)
-        i, o, f = (emit("Sigmoid", gate) for gate in gates)
         new = emit("Tanh", a)
-        cells, befores = self._cells(emit("Mul", i, new), f)
-        c, before = seq.joined(cells), seq.joined(befores)
+        i, o, f, before, c = self._run(gates, new)
         out = emit("Tanh", c)
         self.forget = seq.steps(f)
         if emit.tangent:
@@ -57,19 +56,38 @@ class Lstm:
             self.out = seq.steps(emit("Mul", o, seq.slope(c, out)))
             self.to_gates = [seq.steps(emit("Mul", i, seq.slope(a, new)))]
 
-    def _cells(self, added: str, forget: str) -> tuple[list[str], list[str]]:
-        """The cell after and before each step."""
-        seq, emit = self.seq, self.seq.emit
-        added_steps, forget_steps = seq.steps(added), seq.steps(forget)
-        after, before, c = [""] * len(seq.order), [""] * len(seq.order), seq.start.cell
+    def _run(self, gates: Sequence[str], new: str) -> tuple[str, str, str, str, str]:
+        """The gates i, o, f, and the cell before and after each step."""
+        seq, emit, peep = self.seq, self.seq.emit, self.seq.peepholes
+        if peep is None:
+            i, o, f = (emit("Sigmoid", gate) for gate in gates)
+            adds, forgets = seq.steps(emit("Mul", i, new)), seq.steps(f)
+        sums, news = [seq.steps(gate) for gate in gates], seq.steps(new)
+        steps: list[list[str]] = [[""] * len(seq.order) for _ in range(5)]
+        c = seq.start.cell
         assert c is not None
         for step in seq.order:
-            before[step] = c
-            c = emit("Add", emit("Mul", forget_steps[step], c), added_steps[step])
+            before = c
+            if peep is None:
+                added, kept_part = adds[step], forgets[step]
+            else:
+                at_i, at_f = (emit("Sigmoid", emit("Add", sums[k][step], self._seen(c, k))) for k in (0, 2))
+                added, kept_part = emit("Mul", at_i, news[step]), at_f
+                steps[0][step], steps[2][step] = at_i, at_f
+            c = emit("Add", emit("Mul", kept_part, before), added)
+            if peep is not None:
+                steps[1][step] = emit("Sigmoid", emit("Add", sums[1][step], self._seen(c, 1)))
             if (kept := seq.kept_at(step)) is not None:
-                c = emit("Where", seq.emit.const(kept > 0), c, before[step])
-            after[step] = c
-        return after, before
+                c = emit("Where", emit.const(kept > 0), c, before)
+            steps[3][step], steps[4][step] = before, c
+        if peep is not None:
+            i, o, f = (seq.joined(steps[k]) for k in range(3))
+        return i, o, f, seq.joined(steps[3]), seq.joined(steps[4])
+
+    def _seen(self, cell: str, gate: int) -> str:
+        """What a gate (i, o, f) sees of the cell, or a cotangent of what it saw."""
+        assert self.seq.peepholes is not None
+        return self.seq.emit("Mul", cell, self.seq.const(self.seq.block(self.seq.peepholes, gate)))
 
     def back(self, step: int, flow: States) -> Back:
         """The transposed step."""
@@ -77,14 +95,21 @@ class Lstm:
         hidden = flow.hidden
         cell = seq.add(flow.cell, emit("Mul", hidden, self.out[step]) if hidden else None)
         assert cell is not None
-        parts = [emit("Mul", cell, gate[step]) for gate in self.to_gates]
-        if emit.tangent:
-            # The output gate is the one that the cell does not go through.
-            zero = emit("Mul", cell, emit.like(seq.like, 0.0))
-            parts[1] = emit("Mul", hidden, self.to_gates[1][step]) if hidden else zero
-        gates = emit("Concat", *parts, axis=-1) if len(parts) > 1 else parts[0]
-        rows = seq.recurrent if emit.tangent else seq.block(seq.recurrent, 3)
-        return gates, States(seq.back(gates, rows), emit("Mul", cell, self.forget[step]))
+        if not emit.tangent:
+            new = emit("Mul", cell, self.to_gates[0][step])
+            return new, States(
+                seq.back(new, seq.block(seq.recurrent, 3)), emit("Mul", cell, self.forget[step])
+            )
+        # The output gate is the one that the cell does not go through.
+        out = emit("Mul", hidden or emit("Mul", cell, emit.like(seq.like, 0.0)), self.to_gates[1][step])
+        if seq.peepholes is not None:
+            cell = emit("Add", cell, self._seen(out, 1))
+        parts = [out if k == 1 else emit("Mul", cell, gate[step]) for k, gate in enumerate(self.to_gates)]
+        before = emit("Mul", cell, self.forget[step])
+        if seq.peepholes is not None:
+            before = emit("Sum", before, self._seen(parts[0], 0), self._seen(parts[2], 2))
+        gates = emit("Concat", *parts, axis=-1)
+        return gates, States(seq.back(gates, seq.recurrent), before)
 
     def input_back(self, flow: str) -> str:
         """From the gates to the input."""

@@ -33,6 +33,7 @@ class Unrolled:
         matrix, recurrent: weights of all gates, [gates·H, I] and [gates·H, H].
         shift, recurrent_shift: biases that go with them, [gates·H].
         order: the steps in the order in which they are taken.
+        peepholes: what the gates i, o, f of an LSTM see of the cell, [3·H], or None.
         kept: 1.0 where an item of the batch takes the step, [T, N, 1]; None where every one takes all.
     """
 
@@ -46,6 +47,7 @@ class Unrolled:
     recurrent: Array
     shift: Array
     recurrent_shift: Array
+    peepholes: Array | None
     order: tuple[int, ...]
     kept: Array | None
 

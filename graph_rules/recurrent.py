@@ -104,9 +104,10 @@ class _Layer:
         gates = _GATES[self.node.key.op_type] * self.size
         bias = np.zeros(2 * gates, self.matrix.dtype) if self.bias is None else self.bias[at]
         order = tuple(range(count))[:: -1 if reverse else 1]
+        peepholes = self.node.constant(7)
         return Unrolled(
             emit, self.node, self.x, before, after, start, self.matrix[at], self.recurrent[at],
-            bias[:gates], bias[gates:], order, self.kept,
+            bias[:gates], bias[gates:], None if peepholes is None else peepholes[at], order, self.kept,
         )  # fmt: skip
 
 

@@ -53,10 +53,8 @@ def activation_of(node: Node) -> str:
 def _check(node: Node) -> None:
     node.require(not node.attrs.get("clip"), "clipped gates (attribute clip) are not covered")
     node.require(not node.attrs.get("input_forget"), "coupled gates (attribute input_forget) are not covered")
-    peepholes = node.constant(7)
-    node.require(peepholes is None or not peepholes.any(), "peepholes (input P) are not covered")
     activation_of(node)
-    for index in (1, 2, 3):
+    for index in (1, 2, 3, 7):
         node.constant(index)
     lengths = node.constant(4)
     node.require(

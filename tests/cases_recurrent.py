@@ -61,6 +61,10 @@ def cases() -> Iterator[Case]:
     )
     yield from _layer("RNN", "relu", activations=["Relu"])
     yield from _layer("RNN", "relu_both_ways", activations=["Relu", "Relu"], direction="bidirectional")
+    sees, twice = Rand((1, 3 * HIDDEN)), Rand((2, 3 * HIDDEN))
+    yield from _layer("LSTM", "peepholes", None, None, None, sees)
+    yield from _layer("LSTM", "peepholes_lengths", lengths, None, None, sees, direction="reverse")
+    yield from _layer("LSTM", "peepholes_start", None, both, both, twice, direction="bidirectional")
     yield from _layer("LSTM", "named", activations=["Sigmoid", "Tanh", "Tanh"])
 
 

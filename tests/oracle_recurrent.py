@@ -23,7 +23,7 @@ def secant(v: Array) -> Array:
 
 def gates(op: str, attrs: Attrs, weights: Sequence[Array], x: Array, h: Array) -> list[Array]:
     """Preactivations of the gates, W x + R h + biases."""
-    w, r, wb, rb = (np.split(part, GATES[op]) for part in weights)
+    w, r, wb, rb = (np.split(part, GATES[op]) for part in weights[:4])
     found = [a @ x + b @ h + c + d for a, b, c, d in zip(w, r, wb, rb, strict=True)]
     if op == "GRU":
         reset = sigmoid(found[1])
@@ -34,13 +34,20 @@ def gates(op: str, attrs: Attrs, weights: Sequence[Array], x: Array, h: Array) -
     return found
 
 
+def lstm(found: Sequence[Array], weights: Sequence[Array], c: Array) -> tuple[Array, Array, Array, Array]:
+    """The gates i, o, f, and the cell after the step."""
+    sees = np.split(weights[4], 3)
+    i, f = sigmoid(found[0] + sees[0] * c), sigmoid(found[2] + sees[2] * c)
+    cell = f * c + i * np.tanh(found[3])
+    return i, sigmoid(found[1] + sees[1] * cell), f, cell
+
+
 def step(
     op: str, attrs: Attrs, weights: Sequence[Array], x: Array, h: Array, c: Array
 ) -> tuple[Array, Array]:
     found = gates(op, attrs, weights, x, h)
     if op == "LSTM":
-        i, o, f = (sigmoid(gate) for gate in found[:3])
-        cell = f * c + i * np.tanh(found[3])
+        _, o, _, cell = lstm(found, weights, c)
         return o * np.tanh(cell), cell
     if op == "GRU":
         z = sigmoid(found[0])
@@ -54,7 +61,7 @@ def relu(attrs: Attrs) -> bool:
 
 def unroll(op: str, attrs: Attrs, operands: Sequence[Any], cell: Cell) -> list[Array]:
     """All hidden states, and the states after the last step of each item."""
-    x, w, r, b, lengths, h0, c0 = [*operands, *[None] * 4][:7]
+    x, w, r, b, lengths, h0, c0, peep = [*operands, *[None] * 5][:8]
     batchwise, size = bool(attrs.get("layout")), r.shape[2]
     if batchwise:
         x, h0, c0 = (None if a is None else np.swapaxes(a, 0, 1) for a in (x, h0, c0))
@@ -64,7 +71,7 @@ def unroll(op: str, attrs: Attrs, operands: Sequence[Any], cell: Cell) -> list[A
     y = np.zeros((count, len(ways), items, size))
     ends = np.zeros((2, len(ways), items, size))
     for d, n in np.ndindex(len(ways), items):
-        weights = [w[d], r[d], *np.split(bias[d], 2)]
+        weights = [w[d], r[d], *np.split(bias[d], 2), np.zeros(3 * size) if peep is None else peep[d]]
         h, c = (np.zeros(size) if a is None else a[d, n] for a in (h0, c0))
         steps = range(count if lengths is None else int(lengths[n]))
         for t in reversed(steps) if ways[d] else steps:
@@ -89,7 +96,10 @@ def _frozen(op: str) -> Callable[[Attrs, Sequence[Any], frozenset[int]], Replay]
         ) -> tuple[Array, Array]:
             found, after = gates(op, attrs, weights, x, h), step(op, attrs, weights, x, h, c)
             slope = (found[-1] > 0).astype(float) if op == "RNN" and relu(attrs) else secant(found[-1])
-            pattern[at] = ([sigmoid(gate) for gate in found[:-1]], slope, secant(after[1]))
+            fixed = [sigmoid(gate) for gate in found[:-1]]
+            if op == "LSTM":
+                fixed = list(lstm(found, weights, c)[:3])
+            pattern[at] = (fixed, slope, secant(after[1]))
             return after
 
         unroll(op, attrs, operands, record)
@@ -98,7 +108,7 @@ def _frozen(op: str) -> Callable[[Attrs, Sequence[Any], frozenset[int]], Replay]
             weights: Sequence[Array], x: Array, h: Array, c: Array, at: tuple[int, ...]
         ) -> tuple[Array, Array]:
             fixed, slope, of_cell = pattern[at]
-            w, r, wb, rb = (np.split(part, GATES[op])[-1] for part in weights)
+            w, r, wb, rb = (np.split(part, GATES[op])[-1] for part in weights[:4])
             if op == "GRU":
                 z, reset = fixed
                 inner = reset * (r @ h + rb) if attrs.get("linear_before_reset") else r @ (reset * h) + rb

@@ -13,8 +13,8 @@ from srd_onnx import Explainer
 from srd_onnx.errors import LayoutError, UnsupportedCaseError
 from srd_onnx.options import Bias
 from tests import checks
-from tests.case_types import Case, Const, Rand, Var
-from tests.cases_recurrent import GATES, HIDDEN, ITEMS, STEPS, X, _layer, batchwise
+from tests.case_types import Case, Const, Var
+from tests.cases_recurrent import GATES, ITEMS, STEPS, X, _layer, batchwise
 from tests.harness import bench
 
 Array = NDArray[Any]
@@ -43,7 +43,6 @@ def one(op: str, *more: Any, **attrs: Any) -> Case:
 REFUSED = {
     "clip": (one("GRU", clip=3.0), "clipped gates"),
     "coupled": (one("LSTM", input_forget=1), "coupled gates"),
-    "peepholes": (one("LSTM", None, None, None, Rand((1, 3 * HIDDEN))), "peepholes"),
     "activations": (
         one("LSTM", activations=["HardSigmoid", "Tanh", "Tanh"]),
         "activations hardsigmoid, tanh, tanh",
@@ -65,10 +64,6 @@ def test_what_is_not_covered_is_refused(name: str) -> None:
 def test_features_that_are_positions_are_a_wrong_layout() -> None:
     with pytest.raises(LayoutError, match="is its layout right"):
         bench(one("GRU", x=Var("TNW", X.shape)), RULES)
-
-
-def test_no_peepholes_may_be_written_as_zeros() -> None:
-    bench(one("LSTM", None, None, None, Const(np.zeros((1, 3 * HIDDEN)))), RULES)
 
 
 # Whole networks
