@@ -14,7 +14,10 @@ from srd_onnx.options import Options
 from srd_onnx.plan import Plan, make_plan
 from srd_onnx.roles import parse_layout
 from srd_onnx.simplify import simplify
+from srd_onnx.walk import walk
+from tests.attention_nets import TOKENS, WIDTH, attend, layer_norm, linear, mlp, split_qkv
 from tests.nets import model_of, small_cnn
+from tests.small_nets import Net
 
 make = helper.make_node
 RNG = np.random.default_rng(0)
@@ -148,6 +151,34 @@ def test_tokens_that_are_averaged_end_the_encoder() -> None:
     assert make_plan(graph, {"input": parse_layout("NTC", "input", shape)}, RULES, Options()).boundary == (
         "t",
     )
+
+
+def two_blocks(how: str, *, pool: str) -> tuple[Net, str]:
+    """A small vision transformer, and the tensor that ends its encoder."""
+    net = Net(f"{how} {pool}", (1, TOKENS, WIDTH), "NTC")
+    tokens, entering = "x", ""
+    for _ in range(2):
+        entering = tokens
+        attended = attend(net, split_qkv(net, layer_norm(net, tokens, fused=True), how))
+        tokens = net.add("Add", tokens, linear(net, attended, WIDTH, WIDTH))
+        tokens = net.add("Add", tokens, mlp(net, layer_norm(net, tokens, fused=True)))
+    normed = layer_norm(net, tokens, fused=True)
+    if pool == "mean":
+        return net.classify(net.add("ReduceMean", normed, net.ints(1), keepdims=0, out="NC"), WIDTH), normed
+    first = net.add("Slice", normed, net.ints(0), net.ints(1), net.ints(1))
+    return net.classify(net.add("Squeeze", first, net.ints(1), out="NC"), WIDTH), entering
+
+
+@pytest.mark.parametrize("pool", ["class token", "mean"])
+@pytest.mark.parametrize("how", ["split", "gather", "slice", "separate"])
+def test_the_tokens_that_enter_the_last_attention_end_the_encoder_or_those_that_are_averaged(
+    how: str, pool: str
+) -> None:
+    """And nothing else does: queries and keys, which receive nothing, are on no side of it."""
+    net, wanted = two_blocks(how, pool=pool)
+    plan = make_plan(walk(net.model()), {"x": parse_layout("NTC", "x", net.shape)}, RULES, Options())
+    assert plan.boundary == (wanted,)
+    assert {step.form for step in plan.steps} == {"cotangent", "position", "routes"}
 
 
 def test_without_any_position_the_input_is_the_boundary() -> None:
