@@ -26,7 +26,7 @@ def _activated(v: Array, kind: str, params: Sequence[float]) -> Array:
         case "LeakyRelu":
             return np.where(v < 0, params[0] * v, v)
         case "Clip":
-            return np.clip(v, *params)
+            return np.clip(v, params[0], params[1])
         case "HardSigmoid":
             return np.clip(params[0] * v + params[1], 0, 1)
     raise AssertionError(kind)
@@ -137,7 +137,7 @@ def _heads(q: Array, k: Array, v: Array, mask: Any, added: Any, attrs: Mapping[s
     weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
     weights = weights / weights.sum(axis=-1, keepdims=True)
     mixed = np.einsum("bhst,bhtd->bshd", weights, v)
-    return mixed.reshape(*mixed.shape[:2], -1)
+    return np.asarray(mixed.reshape(*mixed.shape[:2], -1))
 
 
 def _split(x: Array, count: int) -> Array:

@@ -132,7 +132,7 @@ def test_written_out_it_is_standard_and_computes_the_same(case: Fused) -> None:
 
 def spoilt(right: Expansion) -> Expansion:
     def wrong(write: Writer, node: Node) -> list[str | None]:
-        first, *others = right(write, node)
+        first, *others = right(write, node) or [None]
         assert first is not None
         return [write("Mul", first, write.like(node.output(), 1.001)), *others]
 
