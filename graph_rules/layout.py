@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from onnx import helper
 
 from graph_rules.registry import always, cotangent, moved, rule, same, through, to_first, varying
 from srd_onnx.emit import Emitter
@@ -42,7 +43,8 @@ def dropout(_emit: Emitter, node: Node, cotangents: Flows) -> Flows:
 def _cast_back(emit: Emitter, node: Node, flow: str) -> str:
     """In the precision of the input, unless that is a picture of integers: relevance is real."""
     x, y = node.input(0), node.output()
-    return flow if x.dtype == y.dtype or not x.is_float else emit("CastLike", flow, x.name)
+    same_type = x.dtype == y.dtype or not x.is_float
+    return flow if same_type else emit("Cast", flow, to=helper.np_dtype_to_tensor_dtype(x.dtype))
 
 
 def _cast_spread(emit: Emitter, node: Node, shares: Flows) -> Flows:

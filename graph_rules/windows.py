@@ -103,11 +103,14 @@ def window_of(node: Node, kernel: Sequence[int]) -> Window:
 def window_roles(node: Node, roles: Roles, *, mixes_channels: bool) -> tuple[Axes, ...]:
     """N, C, then positions, as ONNX defines Conv and the pools; anything else means a wrong layout.
 
+    In place of the batch there may be positions too: the frames of a film, the chunks of a recording.
+
     Raises:
         LayoutError: naming the node and what its axes were taken for.
     """
     axes = roles[node.input(0).name]
-    expected = (Role.BATCH, Role.CHANNEL, *[Role.POSITION] * (len(axes.roles) - 2))
+    first = Role.POSITION if axes.roles[0] is Role.POSITION else Role.BATCH
+    expected = (first, Role.CHANNEL, *[Role.POSITION] * (len(axes.roles) - 2))
     sizes = node.input(0).shape
     wrong = [r is not e and s > 1 for r, e, s in zip(axes.roles, expected, sizes, strict=True)]
     if any(wrong):

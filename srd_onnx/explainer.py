@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from graph_rules import EXPANSIONS, RULES
 from srd_onnx import runtime, zoo
@@ -30,6 +30,7 @@ from srd_onnx.engine import (
 from srd_onnx.errors import OptionError, UnknownTargetError
 from srd_onnx.explanation import Explanation
 from srd_onnx.files import atomic_write
+from srd_onnx.fixed import with_fixed
 from srd_onnx.inputs import (
     Item,
     Sources,
@@ -79,6 +80,8 @@ class Explainer:
         labels: class names, or a file of them.
         providers: "auto" (CUDA where it works, else CPU), "cuda" or "cpu".
         threads: of the CPU provider; its own choice if left out.
+        fixed: values of inputs that are settings (a sampling rate), by name; they are inputs no more, and an If that
+            they decide becomes the branch that it takes.
 
     Raises:
         ModelError: the model cannot be used.
@@ -101,10 +104,14 @@ class Explainer:
         labels: Sequence[str] | str | Path | None = None,
         providers: str = "auto",
         threads: int | None = None,
+        fixed: Mapping[str, ArrayLike] | None = None,
     ) -> None:
         entry = zoo.find(model) if isinstance(model, str) else None
         self.model = load_model(entry.path if entry else model)
         entry = entry or zoo.find_by_sha256(self.model.sha256)
+        self.fixed = {name: np.asarray(value).tolist() for name, value in (fixed or {}).items()}
+        if fixed:
+            self.model = with_fixed(self.model, fixed)
         self.preset = preset
         self.options: Options = options_of(preset, boundary=boundary, seed=seed, sign=sign, bias=bias)
         self.providers, self.provider_note = runtime.choose_providers(providers)
@@ -389,6 +396,7 @@ def describe(explainer: Explainer, compiled: Compiled, item: Item) -> dict[str, 
         "input": {"name": source.name, "shape": list(source.shape), **(item.origin or {})},
         "layout": explainer.layout,
         "layout_guessed": explainer.layout_guessed,
+        "fixed": explainer.fixed,
         "preprocess": preprocess.to_dict() if isinstance(preprocess, Preprocess) else "custom",
         "preprocess_assumed": explainer.preprocess_assumed,
         "preset": explainer.preset,

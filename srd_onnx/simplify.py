@@ -167,10 +167,10 @@ def _with_shapes(model: ModelProto, shapes: Mapping[str, Sequence[int]]) -> Mode
 
 
 def _folded(model: ModelProto) -> ModelProto:
-    folded = _optimised(model)
+    folded = optimised(model)
     if any(name.startswith(_INLINED) for node in folded.graph.node for name in node.output):
         # What has no kernel of its own is written out only after the folding, and with its shapes open.
-        folded = _optimised(folded)
+        folded = optimised(folded)
     _cast_constants(folded.graph)
     name_nodes(folded.graph)
     return folded
@@ -207,7 +207,12 @@ def _replace_attributes(node: NodeProto, wanted: Iterable[AttributeProto]) -> No
     node.attribute.extend(kept)
 
 
-def _optimised(model: ModelProto) -> ModelProto:
+def optimised(model: ModelProto) -> ModelProto:
+    """The model after ONNX Runtime's basic level.
+
+    Raises:
+        InvalidModelError: if ONNX Runtime cannot load it.
+    """
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.log_severity_level = 4

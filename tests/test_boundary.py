@@ -1,6 +1,7 @@
 """Where cotangents become sharing ratios: the encoder boundary of many heads, and boundaries by name."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -285,3 +286,26 @@ def test_a_picture_of_bytes_as_boundary_ends_cotangents_behind_its_cast() -> Non
     )
     assert by_input.meta["boundary"] == by_cast.meta["boundary"] == ["real"]
     np.testing.assert_array_equal(by_input.relevance, by_cast.relevance)
+
+
+def test_a_cast_does_not_hide_how_many_positions_are_needed() -> None:
+    wide = make("Conv", ["r", "w4"], ["wide"], name="wide", pads=[1, 1, 1, 1])
+    casts = [
+        make("Cast", ["wide"], ["exact"], to=onnx.TensorProto.DOUBLE),
+        make("Mul", ["exact", "exact"], ["squared"]),
+        make("Cast", ["squared"], ["output"], to=onnx.TensorProto.FLOAT),
+    ]
+    assert planned([*BODY, wide, *casts]).boundary == ("r",)
+
+
+def test_frames_in_the_place_of_the_batch_are_positions() -> None:
+    frames = (4, 3, 8)
+    nodes = [make("Conv", ["input", "w"], ["c"]), make("GlobalAveragePool", ["c"], ["output"])]
+    weights: dict[str, Any] = {"w": RNG.standard_normal((2, 3, 3)).astype(np.float32)}
+    built = model_of(nodes, weights, (list(frames), []), 18)
+    data = RNG.standard_normal(frames).astype(np.float32)
+    explainer = Explainer(built, layout="DCT", providers="cpu")
+    (found,) = explainer.explain(data, targets="output[2, 1]")
+    assert found.relevance.shape == (4, 8)
+    assert not found.relevance[[0, 1, 3]].any()
+    assert abs(found.residual) < 1e-5 * max(1, abs(float(found.meta["seed_value"])))
