@@ -176,8 +176,22 @@ def propagate(
     return roles
 
 
+class _Needed(dict[str, Axes]):
+    """Roles that a rule asks for; what does not depend on the model's input has none to give."""
+
+    def __init__(self, node: Node, roles: Roles) -> None:
+        super().__init__(roles)
+        self.node = node
+
+    def __missing__(self, name: str) -> Axes:
+        raise UnsupportedCaseError(
+            f"{self.node}: the rule needs '{name}' to depend on the model's input, but only another operand does"
+        )
+
+
 def _of_outputs(node: Node, rule: Rule, roles: Roles) -> dict[str, Axes]:
     found = {}
+    roles = _Needed(node, roles)
     for value, axes in zip(node.outputs, rule.roles(node, roles), strict=False):
         if value is not None and axes is not None:
             if len(axes.roles) != value.rank:
