@@ -149,7 +149,8 @@ def _tried(case: Any, ready: Prepared, rules: RuleTable, blank: Outcome) -> Outc
     elif single and single[names[0]][0] == "passed":
         limits = [f"{', '.join(names[1:])} constant: {whole[1]}"]
     else:
-        return replace(blank, status=whole[0], reason=whole[1])
+        status, reason = single.get(names[0], whole)
+        return replace(blank, status=status, reason=reason)
     limits += [DISPUTED[case.name]] if case.name in DISPUTED else []
     return replace(blank, status="passed", limits=tuple(limits))
 
@@ -164,7 +165,8 @@ def _from_recorded(case: Any, ready: Prepared) -> str | None:
         if is_real(want):
             exact, recorded = np.asarray(got, float), np.asarray(want).astype(float)
             narrow = np.asarray(want).dtype.itemsize < 4
-            error = np.nan_to_num(np.abs(exact - recorded), nan=0.0, posinf=0.0)
+            with np.errstate(invalid="ignore"):
+                error = np.nan_to_num(np.abs(exact - recorded), nan=0.0, posinf=0.0)
             scale = float(np.max(np.abs(recorded), initial=0.0, where=np.isfinite(recorded)))
             if np.any(error > (3e-2 if narrow else 1e-3) * scale + 1e-6):
                 return f"the reference differs from the recorded {info.name} by {np.max(error):.1e}"
