@@ -35,7 +35,9 @@ def page(outcomes: Sequence[Outcome]) -> str:
         "| not applicable because | cases |\n|---|---|",
         *(
             f"| {reason} | {count} |"
-            for reason, count in sorted(Counter(o.reason for o in outcomes if o.status == "not applicable").items())
+            for reason, count in sorted(
+                Counter(o.reason for o in outcomes if o.status == "not applicable").items()
+            )
         ),
         "\n| operator | passed | with limits | in float32 | not applicable | refused | no rule | failed |",
         "|---|---|---|---|---|---|---|---|",

@@ -24,7 +24,17 @@ from srd_onnx.errors import LayoutError, OpsetError, UnsupportedCaseError
 from srd_onnx.ir import Value
 from srd_onnx.roles import Axes, Problems, Role, propagate
 from srd_onnx.rule import RuleTable
-from tests.conformance_models import Array, Folded, Prepared, base_name, evaluate, folded, is_real, prepared, seed
+from tests.conformance_models import (
+    Array,
+    Folded,
+    Prepared,
+    base_name,
+    evaluate,
+    folded,
+    is_real,
+    prepared,
+    seed,
+)
 from tests.conformance_reasons import why_not
 
 Status = Literal["passed", "not applicable", "refused", "no rule", "failed"]
@@ -37,7 +47,9 @@ ATTEMPTS = 8
 
 
 # Cases whose recorded outputs the runtime, and so our reference, does not give: rules are held against the runtime.
-_FRACTIONAL = "recorded with a fractional size in align_corners; ONNX Runtime, and we, use the size of the output"
+_FRACTIONAL = (
+    "recorded with a fractional size in align_corners; ONNX Runtime, and we, use the size of the output"
+)
 DISPUTED: Mapping[str, str] = {
     f"test_resize_downsample_scales_{kind}_align_corners": _FRACTIONAL for kind in ("linear", "cubic")
 }
@@ -134,7 +146,9 @@ def judge(case: Any, rules: RuleTable) -> Outcome:
 def _tried(case: Any, ready: Prepared, rules: RuleTable, blank: Outcome) -> Outcome:
     difference = _from_recorded(case, ready)
     if (difference is not None) != (case.name in DISPUTED):
-        return replace(blank, status="failed", reason=difference or "it gives what is recorded, yet is disputed")
+        return replace(
+            blank, status="failed", reason=difference or "it gives what is recorded, yet is disputed"
+        )
     names = [name for name, array in ready.feeds.items() if is_real(array) and np.size(array)]
     names = [name for i, name in enumerate(names) if i == 0 or np.isfinite(ready.feeds[name]).all()]
     whole = _verdict(case.name, ready, names, rules)
@@ -144,7 +158,9 @@ def _tried(case: Any, ready: Prepared, rules: RuleTable, blank: Outcome) -> Outc
         if status == "failed":
             return replace(blank, status=status, reason=f"with {which} varying: {reason}")
     if whole[0] == "passed":
-        limits = [f"{name} alone: {reason}" for name, (status, reason) in single.items() if status != "passed"]
+        limits = [
+            f"{name} alone: {reason}" for name, (status, reason) in single.items() if status != "passed"
+        ]
         limits = [whole[1]] * bool(whole[1]) + limits
     elif single and single[names[0]][0] == "passed":
         limits = [f"{', '.join(names[1:])} constant: {whole[1]}"]
@@ -247,7 +263,9 @@ def _check(
     problems: Problems = {}
     roles = propagate(part.graph, axes, rules, problems)
     for node in part.graph.nodes:
-        if node.name in problems and any(v is not None and v.is_float and v.name not in roles for v in node.outputs):
+        if node.name in problems and any(
+            v is not None and v.is_float and v.name not in roles for v in node.outputs
+        ):
             raise problems[node.name]
     passes = [_Backward(part, roles, outputs, rules, problems, tangent=t) for t in (True, False)]
     _check_tangent(name, part, passes[0])
@@ -278,9 +296,13 @@ class _Backward:
                 self.biases.append((name, f"u:{name}"))
         missing = set()
         for node in reversed(part.graph.nodes):
-            arrived = [emit.sum(flows[v.name]) if v is not None and flows[v.name] else None for v in node.outputs]
+            arrived = [
+                emit.sum(flows[v.name]) if v is not None and flows[v.name] else None for v in node.outputs
+            ]
             # Under a fixed pattern an output can be constant though its inputs vary; its slope is not.
-            if not any(arrived) or not any(_alive(emit, v) for v in (node.inputs if tangent else node.outputs)):
+            if not any(arrived) or not any(
+                _alive(emit, v) for v in (node.inputs if tangent else node.outputs)
+            ):
                 continue
             if node.key not in rules:
                 missing.add(str(node.key))
@@ -294,7 +316,9 @@ class _Backward:
                     if v is not None and flow is not None and i in chosen and _alive(emit, v):
                         flows[v.name].append(flow)
                 parts = [] if tangent else biases(emit, rule, node)
-            self.biases += [(b, g) for b, g in zip(parts, arrived, strict=False) if b is not None and g is not None]
+            self.biases += [
+                (b, g) for b, g in zip(parts, arrived, strict=False) if b is not None and g is not None
+            ]
         if missing:
             raise NoRule(", ".join(sorted(missing)))
         self.results = {v.name: emit.sum(flows[v.name]) if flows[v.name] else None for v in part.graph.inputs}
@@ -311,7 +335,9 @@ class _Backward:
             model.graph.input.append(helper.make_tensor_value_info(f"u:{name}", kind, values[name].shape))
         return model
 
-    def run(self, feeds: Mapping[str, Array], u: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str, Any]]:
+    def run(
+        self, feeds: Mapping[str, Array], u: Mapping[str, Array]
+    ) -> tuple[dict[str, Array], dict[str, Any]]:
         """The cotangents of the inputs (zeros where nothing flows), and every tensor."""
         known = evaluate(self.model, {**feeds, **{f"u:{name}": a for name, a in u.items()}})
         found = {}
@@ -367,7 +393,9 @@ def _check_tangent(name: str, part: Folded, back: _Backward) -> None:
             along, error = slope
             got = sum(_inner(flows[key], way[key]) for key in feeds)
             if not abs(got - along) <= error:
-                raise Wrong(f"tangent: {got:.9g} along a direction, central differences say {along:.9g} ± {error:.0e}")
+                raise Wrong(
+                    f"tangent: {got:.9g} along a direction, central differences say {along:.9g} ± {error:.0e}"
+                )
         _check_linear(name, part, back, feeds)
         return
     raise Wrong("no point near the recorded inputs where it is smooth")
@@ -408,7 +436,10 @@ def _check_pattern(name: str, part: Folded, back: _Backward) -> None:
         pairs_in = [(feeds[key], flows[key]) for key in feeds]
         whole = [_inner(y, w) for y, w in pairs]
         parts = [_inner(x, g) for x, g in pairs_in]
-        parts += [_inner(np.broadcast_to(known[b], np.shape(_of(known, u, g))), _of(known, u, g)) for b, g in back.biases]
+        parts += [
+            _inner(np.broadcast_to(known[b], np.shape(_of(known, u, g))), _of(known, u, g))
+            for b, g in back.biases
+        ]
         if not np.isfinite(whole).all():
             continue
         scale = sum(float(np.abs(_product(a, b)).sum()) for a, b in [*pairs, *pairs_in])

@@ -192,7 +192,7 @@ def names_read(node: NodeProto) -> Iterator[str]:
             yield from (name for name in [*inside, *(o.name for o in graph.output)] if name not in made)
 
 
-def _inline(graph: GraphProto, node: NodeProto, condition: bool) -> None:  # noqa: FBT001 - the condition itself
+def _inline(graph: GraphProto, node: NodeProto, condition: bool) -> None:
     """Put the branch that is taken in the place of an If."""
     place = list(graph.node).index(node)
     wanted = "then_branch" if condition else "else_branch"
@@ -229,9 +229,15 @@ def _rename_inputs(node: NodeProto, renamed: Mapping[str, str]) -> None:
 
 
 def _rest(
-    model: ModelProto, case: Prepared, known: Mapping[str, Any], alive: Collection[str], varying: Sequence[str]
+    model: ModelProto,
+    case: Prepared,
+    known: Mapping[str, Any],
+    alive: Collection[str],
+    varying: Sequence[str],
 ) -> Folded:
-    living = [n for n in model.graph.node if n.op_type not in ("Shape", "Size") and set(alive) & set(names_read(n))]
+    living = [
+        n for n in model.graph.node if n.op_type not in ("Shape", "Size") and set(alive) & set(names_read(n))
+    ]
     made = {name for node in living for name in node.output if name}
     read = {name for node in living for name in names_read(node) if name} - made - set(varying)
     wanted = [o.name for o in model.graph.output if o.name in made]
@@ -242,9 +248,13 @@ def _rest(
         [_info(name, known[name]) for name in varying],
         [_info(name, known[name]) for name in wanted],
         constants,
-        value_info=[_info(n, known[n]) for n in sorted(made - set(wanted)) if isinstance(known[n], np.ndarray)],
+        value_info=[
+            _info(n, known[n]) for n in sorted(made - set(wanted)) if isinstance(known[n], np.ndarray)
+        ],
     )
-    result = helper.make_model(graph, opset_imports=[helper.make_opsetid("", default_opset(model))], ir_version=10)
+    result = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", default_opset(model))], ir_version=10
+    )
     return Folded(result, walk(result), {name: case.feeds[name] for name in varying}, case.dtype)
 
 

@@ -46,7 +46,9 @@ def _seen(window: Slide, plane: Array, fill: Any) -> Iterator[Array]:
 class MaxPool(OpRun):
     op_domain = ""
 
-    def _run(self, x: Array, kernel_shape: Any = None, storage_order: Any = None, **attrs: Any) -> tuple[Array, ...]:
+    def _run(
+        self, x: Array, kernel_shape: Any = None, storage_order: Any = None, **attrs: Any
+    ) -> tuple[Array, ...]:
         window = _window(x, kernel_shape, attrs)
         places = np.arange(math.prod(x.shape[2:])).reshape(x.shape[2:], order="F" if storage_order else "C")
         best = np.full((*x.shape[:2], *window.result), -np.inf)
@@ -79,7 +81,9 @@ class AveragePool(OpRun):
 class ScatterElements(OpRun):
     op_domain = ""
 
-    def _run(self, x: Array, indices: Array, updates: Array, axis: Any = None, reduction: Any = None) -> tuple[Array]:
+    def _run(
+        self, x: Array, indices: Array, updates: Array, axis: Any = None, reduction: Any = None
+    ) -> tuple[Array]:
         at = list(np.indices(indices.shape))
         axis = int(axis or 0)
         at[axis] = np.where(indices < 0, indices + x.shape[axis], indices)

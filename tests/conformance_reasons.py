@@ -15,7 +15,9 @@ _TRAINED = frozenset({"Dropout", "BatchNormalization"})
 _STEPS = frozenset({"Ceil", "EyeLike", "Floor", "Hardmax", "MelWeightMatrix", "Round", "Sign"})
 _CHOOSES_SHAPE = frozenset({"NonZero", "Range", "Unique"})
 _LOOPS = frozenset({"If", "Loop", "Scan"})
-_FROM_INTEGERS = frozenset({"ConvInteger", "DequantizeLinear", "MatMulInteger", "QLinearConv", "QLinearMatMul"})
+_FROM_INTEGERS = frozenset(
+    {"ConvInteger", "DequantizeLinear", "MatMulInteger", "QLinearConv", "QLinearMatMul"}
+)
 
 DOMAIN = "an operator of another domain than ai.onnx"
 TYPES = "sequence, optional or map types"

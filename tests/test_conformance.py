@@ -25,7 +25,9 @@ def outcomes() -> list[Outcome]:
 
 
 def test_what_is_not_passed_is_exactly_what_is_listed(outcomes: list[Outcome]) -> None:
-    listed = [line for line in EXPECTED.read_text(encoding="utf-8").splitlines() if chosen(line.split(": ")[1])]
+    listed = [
+        line for line in EXPECTED.read_text(encoding="utf-8").splitlines() if chosen(line.split(": ")[1])
+    ]
     assert expected_lines(outcomes) == listed, "run: python -m benchmarks.conformance"
 
 
