@@ -107,7 +107,7 @@ def _from_single(source: Any, port: Port, preprocess: Transform, number: int) ->
         digest = hashlib.sha256(Path(source).read_bytes()).hexdigest()
         origin = {"path": str(source), "sha256": digest}
         yield _from_photo(image, Path(source).stem, port, preprocess, origin)
-    elif isinstance(source, np.ndarray) and _is_photo(source):
+    elif isinstance(source, np.ndarray) and _is_photo(source, port):
         yield _from_photo(source, f"image{number}", port, preprocess, None)
     elif isinstance(source, np.ndarray):
         yield from _from_array(source, port, number)
@@ -130,7 +130,9 @@ def _from_mapping(source: Mapping[str, Any], ports: Sequence[Port], number: int)
         yield Item(data, f"input{number}" if size == 1 else f"input{number}_{index}")
 
 
-def _is_photo(array: Array) -> bool:
+def _is_photo(array: Array, port: Port) -> bool:
+    if port.dtype == np.uint8 and len(port.axes.positions) != 2:
+        return False  # bytes are what the model takes, and they are no picture
     return array.dtype == np.uint8 and array.ndim == 3 and array.shape[2] == 3
 
 

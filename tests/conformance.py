@@ -7,7 +7,7 @@ rule refuses is tried under other layouts, then with fewer varying inputs; what 
 
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -119,7 +119,7 @@ def _operators() -> dict[str, NodeProto]:
 
 
 def _tested(case: Any) -> NodeProto:
-    nodes = case.model.graph.node
+    nodes: Sequence[NodeProto] = case.model.graph.node
     named = [n for n in nodes if n.op_type.lower() in case.name.replace("_", "")]
     return named[0] if named else next(iter(nodes))
 
@@ -234,7 +234,7 @@ def _layouts(part: Folded) -> Iterator[dict[str, Axes]]:
     def heads(rank: int) -> tuple[Role, ...]:
         return (N, C, P, C) if rank == 4 else tokens(rank)
 
-    kinds = [
+    kinds: list[Callable[[int], tuple[Role, ...]]] = [
         usual,
         tokens,
         lambda rank: usual(widest)[widest - rank :],

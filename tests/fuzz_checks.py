@@ -1,0 +1,112 @@
+"""What must hold for any model at all: our own errors, or a finite explanation that adds up."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from srd_onnx import Explainer, Explanation
+from srd_onnx.errors import SrdOnnxError
+from srd_onnx.runtime import CPU, make_session, run
+from tests.fuzz_graphs import Grown
+
+Array = NDArray[Any]
+RESIDUAL = 1e-3
+SMALL = 1e-6
+
+
+class PropertyError(AssertionError):
+    """An explanation that is not what was promised."""
+
+
+def explain_grown(grown: Grown) -> SrdOnnxError | None:
+    """Explain a grown graph in the way that its options ask for; our error, if it cannot be.
+
+    Raises:
+        PropertyError: what does not hold.
+        Exception: anything that is not our own.
+    """
+    onnx.checker.check_model(grown.model, full_check=True)
+    settings: dict[str, Any] = {
+        "layout": grown.layouts,
+        "providers": "cpu",
+        "threads": 1,
+        "preprocess": np.asarray,
+        **grown.options,
+    }
+    try:
+        make_session(grown.model.SerializeToString(), [CPU], 1)  # itself it may refuse, too
+        explainer = Explainer(grown.model, **settings)
+        if grown.place >= 0:
+            crossed = [s.node.input(i).name for s in explainer.plan.steps for i in s.carriers]
+            crossed = [name for name in dict.fromkeys(crossed) if explainer.plan.graph.values[name].is_float]
+            if crossed:
+                boundary = crossed[grown.place % len(crossed)]
+                explainer = Explainer(grown.model, **settings, boundary=boundary)
+        batch = next(iter(grown.feeds.values())).shape[0]
+        found = explainer.explain(_single(grown.feeds), grown.target, batch_size=batch)
+    except SrdOnnxError as error:
+        require(len(str(error)) > 20, f"an error that says nothing: {error!r}")
+        return error
+    require(len(found) == batch, f"{len(found)} explanations of {batch} inputs")
+    for explanation in found:
+        adds_up(explanation)
+    if batch > 1 and grown.open_batch and not grown.quantised:
+        alone = explainer.explain(_single(grown.feeds), grown.target, batch_size=1)
+        for one, other in zip(found, alone, strict=True):
+            for name, relevance in one.relevances.items():
+                near(other.relevances[name], relevance, RESIDUAL, "map without its batch")
+    if isinstance(grown.target, int) and not grown.quantised:
+        compiled_is_the_same(grown, explainer.compile(batch=batch), found)
+    return None
+
+
+def adds_up(explanation: Explanation) -> None:
+    """Finite, and the seed is what relevance and ledger come to."""
+    maps = [np.asarray(m, np.float64) for m in explanation.relevances.values()]
+    booked = list(explanation.ledger.values())
+    require(all(np.isfinite(m).all() for m in maps), "relevance that is not finite")
+    require(all(map(math.isfinite, booked)), "a ledger that is not finite")
+    seed = float(explanation.meta["seed_value"])
+    residual = abs(seed - sum(float(m.sum()) for m in maps) - sum(booked))
+    scale = max(abs(seed), sum(float(np.abs(m).sum()) for m in maps), SMALL)
+    require(residual <= RESIDUAL * scale, f"residual {residual:.3g} of {scale:.3g}, seed {seed:.3g}")
+
+
+def compiled_is_the_same(grown: Grown, compiled: onnx.ModelProto, found: list[Explanation]) -> None:
+    """The standalone model is valid; it computes what the original does, and the same maps."""
+    onnx.checker.check_model(compiled, full_check=True)
+    batch = len(found)
+    session = make_session(compiled.SerializeToString(), [CPU], 1)
+    feeds = {**grown.feeds, "target": np.full(batch, grown.target, np.int64)}
+    names = [value.name for value in session.get_outputs()]
+    outputs = dict(zip(names, run(session, names, feeds), strict=True))
+    original = run(make_session(grown.model.SerializeToString(), [CPU], 1), None, grown.feeds)
+    for value, array in zip(grown.model.graph.output, original, strict=True):
+        near(outputs[value.name], array, 1e-4, f"output {value.name}")
+    for name in grown.feeds:
+        key = "relevance" if "relevance" in outputs else f"relevance/{name}"
+        if key not in outputs:
+            continue  # relevance does not reach this input
+        mine = np.stack([e.relevances[name] for e in found if name in e.relevances] or [outputs[key]])
+        near(outputs[key], mine, RESIDUAL, f"map {key}")
+
+
+def near(found: Array, wanted: Array, tolerance: float, what: str) -> None:
+    require(found.shape == wanted.shape, f"{what}: shape {found.shape}, not {wanted.shape}")
+    with np.errstate(invalid="ignore"):
+        error = np.abs(found.astype(np.float64) - wanted).max(initial=0)
+    scale = max(np.abs(wanted).max(initial=0), SMALL)
+    require(bool(error <= tolerance * scale), f"{what}: off by {error:.3g} of {scale:.3g}")
+
+
+def require(condition: bool, message: str) -> None:
+    if not condition:
+        raise PropertyError(message)
+
+
+def _single(feeds: Mapping[str, Array]) -> Any:
+    return dict(feeds) if len(feeds) > 1 else next(iter(feeds.values()))

@@ -1,0 +1,135 @@
+"""Random networks, real models damaged at random, and what they have found."""
+
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import HealthCheck, event, given, settings
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+
+from srd_onnx import Explainer, zoo
+from srd_onnx.errors import ModelError, ProviderError, ShapeError, UnsupportedCaseError
+from srd_onnx.explanation import Explanation
+from tests.fuzz_checks import PropertyError, adds_up, explain_grown
+from tests.fuzz_graphs import Grown, grown
+from tests.fuzz_mutations import MUTATIONS, explain_mutated, limited_memory, mutated
+from tests.nets import model_of, small_cnn, two_nodes
+
+make = helper.make_node
+Array = NDArray[Any]
+QUICK = settings(
+    max_examples=80,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
+)
+
+
+def test_grown_graphs_are_explained_and_add_up() -> None:
+    """All but a few; where one is not, it is our own error that says so."""
+    outcomes: list[str] = []
+
+    @QUICK
+    @given(grown())
+    def one(case: Grown) -> None:
+        error = explain_grown(case)
+        outcomes.append("explained" if error is None else type(error).__name__)
+        event(outcomes[-1])
+
+    one()
+    assert len(outcomes) >= 60
+    assert outcomes.count("explained") >= 0.8 * len(outcomes)
+
+
+@pytest.mark.parametrize("model", ["small_cnn", "two_nodes", "squeezenet11", "efficientnet_lite0"])
+def test_damaged_models_are_refused_or_explained(model: str) -> None:
+    entry = zoo.find(model)
+    if entry is None:
+        base, seeds = small_cnn(channels=4) if model == "small_cnn" else two_nodes(), range(250)
+    else:
+        base, seeds = onnx.load(entry.path), range(20)
+    outcomes = set()
+    with limited_memory():
+        for seed in seeds:
+            damaged, done = mutated(base, seed)
+            try:
+                outcomes.add(type(explain_mutated(damaged, seed)).__name__)
+            except Exception as error:
+                raise AssertionError(f"{model}, seed {seed}: {done}") from error
+    assert {"NoneType", "InvalidModelError"} <= outcomes
+
+
+def test_every_mutation_changes_some_model() -> None:
+    base = small_cnn(channels=4)
+    before = base.SerializeToString(deterministic=True)
+    for change in MUTATIONS:
+        changed = False
+        for seed in range(20):
+            copy = onnx.ModelProto()
+            copy.CopyFrom(base)
+            change(copy, np.random.default_rng(seed))
+            changed |= copy.SerializeToString(deterministic=True) != before
+        assert changed, change.__name__
+
+
+@pytest.mark.parametrize("wrong", ["map", "ledger", "nan"])
+def test_the_check_notices_what_does_not_add_up(wrong: str) -> None:
+    data = np.random.default_rng(0).standard_normal((1, 1, 4, 4)).astype(np.float32)
+    right = Explainer(two_nodes(), providers="cpu", bias="ledger").explain(data)[0]
+    adds_up(right)
+    relevance, ledger = right.relevance.copy(), dict(right.ledger)
+    if wrong == "ledger":
+        ledger["conv"] = ledger.get("conv", 0.0) + 0.1 * right.score
+    else:
+        relevance[1, 1] = np.nan if wrong == "nan" else relevance[1, 1] + 0.1 * right.score
+    spoilt = Explanation(
+        relevance, right.target, right.logits, ledger, 0.0, right.meta, relevances={"input": relevance}
+    )
+    with pytest.raises(PropertyError, match="not finite" if wrong == "nan" else "residual"):
+        adds_up(spoilt)
+
+
+# What they have found
+
+
+def explain_damaged(model: onnx.ModelProto, data: Array | None = None) -> None:
+    Explainer(model, providers="cpu").explain(np.ones((1, 1, 4, 4), np.float32) if data is None else data)
+
+
+def test_weights_of_another_rank_than_the_input() -> None:
+    model = two_nodes()
+    model.graph.initializer[0].dims[:] = [18]
+    with pytest.raises((ModelError, UnsupportedCaseError), match="weight"):
+        explain_damaged(model)
+
+
+@pytest.mark.parametrize("kind", [0, 99])
+def test_an_element_type_that_onnx_does_not_know(kind: int) -> None:
+    model = two_nodes()
+    model.graph.input[0].type.tensor_type.elem_type = kind
+    with pytest.raises((ModelError, ShapeError)):
+        explain_damaged(model)
+
+
+@pytest.mark.parametrize(("size", "error"), [(2**31, ProviderError), (2**62, UnsupportedCaseError)])
+def test_padding_that_no_memory_holds(size: int, error: type[Exception]) -> None:
+    model = two_nodes()
+    (pads,) = (a for a in model.graph.node[0].attribute if a.name == "pads")
+    pads.ints[2] = size
+    with limited_memory(), pytest.raises(error, match=r"not enough memory|larger than any memory"):
+        explain_damaged(model)
+
+
+def test_bytes_that_are_no_picture_are_not_taken_for_a_photo() -> None:
+    nodes = [
+        make("Cast", ["input"], ["real"], to=TensorProto.FLOAT),
+        make("MatMul", ["real", "w"], ["h"]),
+        make("ReduceMean", ["h"], ["output"], axes=[1], keepdims=0),
+    ]
+    model = model_of(nodes, {"w": np.ones((3, 2), np.float32)}, ([1, 7, 3], [1, 2]))
+    model.graph.input[0].type.tensor_type.elem_type = TensorProto.UINT8
+    (explained,) = Explainer(model, layout="NTC", providers="cpu").explain(np.ones((1, 7, 3), np.uint8), 0)
+    assert explained.relevance.shape == (7,)
