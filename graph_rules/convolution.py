@@ -1,6 +1,7 @@
 """Convolution, any rank, group, stride, dilation and padding."""
 
 from graph_rules.registry import cotangent, rule, to_first
+from graph_rules.taps import conv_taps
 from graph_rules.windows import (
     Window,
     loses_padding,
@@ -13,7 +14,7 @@ from srd_onnx.emit import Emitter
 from srd_onnx.errors import ShapeError
 from srd_onnx.ir import Array, Node
 from srd_onnx.roles import Axes, Roles
-from srd_onnx.rule import Flows
+from srd_onnx.rule import Flows, Taps
 
 
 def _weights(node: Node) -> Array:
@@ -60,6 +61,10 @@ def _lossy(node: Node) -> bool:
     return loses_padding(_window(node))
 
 
+def _taps(emit: Emitter, node: Node) -> Taps:
+    return conv_taps(emit, node, _window(node), _weights(node))
+
+
 @rule(
     "Conv",
     versions=(11, 22),
@@ -68,6 +73,7 @@ def _lossy(node: Node) -> bool:
     spread=_spread,
     bias=_bias,
     lossy=_lossy,
+    taps=_taps,
 )
 def conv(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``g_x[i] = Σ_{o,k: o s + k d - p = i} W_k^T g[o]``: the transposed convolution, weights constant."""

@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from graph_rules.registry import cotangent, never, rule, to_first
+from graph_rules.taps import average_taps, winner_taps
 from graph_rules.windows import (
     Window,
     loses_padding,
@@ -14,9 +15,9 @@ from graph_rules.windows import (
     window_spread,
 )
 from srd_onnx.emit import Emitter
-from srd_onnx.ir import Node
+from srd_onnx.ir import Array, Node
 from srd_onnx.roles import Axes, Roles
-from srd_onnx.rule import Flows
+from srd_onnx.rule import Flows, Taps
 
 
 def pool_window(node: Node) -> Window:
@@ -41,6 +42,15 @@ def _lossy(node: Node) -> bool:
     return loses_padding(pool_window(node))
 
 
+def _counts(node: Node, window: Window) -> Array:
+    return np.maximum(window.counts(padding=bool(node.attrs["count_include_pad"])), 1)
+
+
+def _average_taps(emit: Emitter, node: Node) -> Taps:
+    window = pool_window(node)
+    return average_taps(emit, node, window, _counts(node, window))
+
+
 @rule(
     "AveragePool",
     versions=(11, 19, 22),
@@ -48,14 +58,28 @@ def _lossy(node: Node) -> bool:
     routes=_is_pointwise,
     spread=_spread,
     lossy=_lossy,
+    taps=_average_taps,
 )
 def average_pool(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``g / count`` to every input position in the window; `count_include_pad` counts the padding too."""
     x, window = node.input(0), pool_window(node)
-    counts = np.maximum(window.counts(padding=bool(node.attrs["count_include_pad"])), 1)
-    share = emit("Div", cotangent(cotangents, node), emit.like(x, counts[None, None]))
+    share = emit("Div", cotangent(cotangents, node), emit.like(x, _counts(node, window)[None, None]))
     ones = np.ones((x.shape[1], 1, *window.kernel), x.dtype)
     return to_first(node, transposed(emit, share, ones, x.shape[1], window))
+
+
+def _winners(emit: Emitter, node: Node) -> str:
+    """The flat place of each winner in the input, the first in a tie."""
+    attrs = {
+        k: node.attrs[k]
+        for k in ("auto_pad", "ceil_mode", "dilations", "kernel_shape", "pads", "strides")
+        if k in node.attrs
+    }
+    return emit.many("MaxPool", node.input(0).name, outputs=2, storage_order=0, **attrs)[1]
+
+
+def _winner_taps(emit: Emitter, node: Node) -> Taps:
+    return winner_taps(emit, node, pool_window(node), _winners(emit, node))
 
 
 @rule(
@@ -66,16 +90,12 @@ def average_pool(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     spread=_spread,
     lossy=_lossy,
     nonlinear=True,
+    taps=_winner_taps,
 )
 def max_pool(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """Each output's ``g`` to its winner, the first one in a tie; overlapping windows add up."""
     g, x, y = cotangent(cotangents, node), node.input(0), node.output()
-    attrs = {
-        k: node.attrs[k]
-        for k in ("auto_pad", "ceil_mode", "dilations", "kernel_shape", "pads", "strides")
-        if k in node.attrs
-    }
-    winners = emit.many("MaxPool", x.name, outputs=2, storage_order=0, **attrs)[1]
+    winners = _winners(emit, node)
     flat = emit.zeros([math.prod(x.shape)], x.dtype)
     size = [math.prod(y.shape)]
     moved = emit(

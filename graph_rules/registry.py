@@ -9,7 +9,7 @@ from typing import Any, Literal
 from srd_onnx.emit import Emitter
 from srd_onnx.ir import Node, OpKey, Value
 from srd_onnx.roles import Axes, Gate, Roles, is_quantised
-from srd_onnx.rule import Flows, Rule
+from srd_onnx.rule import Flows, Rule, Taps
 
 RULES: dict[OpKey, Rule] = {}
 
@@ -117,6 +117,7 @@ def rule(
     approximate: Callable[[Node], str | None] = _exact,
     head: Literal["link", "view"] | None = None,
     nonlinear: bool = False,
+    taps: Callable[[Emitter, Node], Taps | None] | None = None,
     table: dict[OpKey, Rule] = RULES,
 ) -> Callable[[Vjp], Vjp]:
     """Register a VJP for exactly these `since_version`s of an operator; see `srd_onnx.rule.Rule` for the rest.
@@ -127,7 +128,9 @@ def rule(
 
     def register(vjp: Vjp) -> Vjp:
         name: Any = getattr(vjp, "__name__", op_type)
-        made = Rule(name, vjp, roles, carriers, routes, spread, bias, lossy, approximate, head, nonlinear)
+        made = Rule(
+            name, vjp, roles, carriers, routes, spread, bias, lossy, approximate, head, nonlinear, taps
+        )
         for since in versions:
             key = OpKey(domain, op_type, since)
             if key in table:

@@ -53,6 +53,28 @@ class Window:
             counts = counts * inside.reshape(shape)
         return counts
 
+    @property
+    def reach(self) -> tuple[int, ...]:
+        """How much of each axis, padding included, the windows cover from first to last."""
+        return tuple((out - 1) * s + (k - 1) * d + 1 for k, s, d, *_, out in self._axes())
+
+    def index(self) -> Array:
+        """The flat input position under each tap of each output position, -1 in the padding.
+
+        Returns:
+            int64 array [K, *result].
+        """
+        rank = len(self.kernel)
+        found = np.zeros((1,) * (2 * rank), np.int64)
+        inside = np.ones((1,) * (2 * rank), bool)
+        for axis, (k, s, d, begin, _, size, out) in enumerate(self._axes()):
+            at = np.arange(out)[None, :] * s - begin + (np.arange(k) * d)[:, None]
+            shape = [1] * (2 * rank)
+            shape[axis], shape[rank + axis] = k, out
+            found = found * size + at.reshape(shape)
+            inside = inside & ((at >= 0) & (at < size)).reshape(shape)
+        return np.where(inside, found, -1).reshape(-1, *self.result)
+
     def _axes(self) -> list[tuple[int, ...]]:
         columns = (
             self.kernel,
@@ -216,10 +238,6 @@ def _interleaved(emit: Emitter, wide: str, strides: Sequence[int], cells: Sequen
 
 
 def _conv_transpose(emit: Emitter, flow: str, weights: Array, group: int, window: Window) -> str:
-    reach = [
-        (o - 1) * s + (k - 1) * d + 1
-        for o, s, k, d in zip(window.result, window.strides, window.kernel, window.dilations, strict=True)
-    ]
     # ConvTranspose of the whole reach, then cut or fill to the input: no dependence on output_padding.
     full = emit(
         "ConvTranspose",
@@ -231,7 +249,7 @@ def _conv_transpose(emit: Emitter, flow: str, weights: Array, group: int, window
         strides=list(window.strides),
     )
     begins = [-b for b in window.begins]
-    ends = [b + n - r for b, n, r in zip(window.begins, window.source, reach, strict=True)]
+    ends = [b + n - r for b, n, r in zip(window.begins, window.source, window.reach, strict=True)]
     return emit("Pad", full, emit.ints([0, 0, *begins, 0, 0, *ends])) if any([*begins, *ends]) else full
 
 

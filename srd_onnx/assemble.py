@@ -7,6 +7,7 @@ import onnx
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from srd_onnx.backward import Backward
+from srd_onnx.emit import Emitter
 from srd_onnx.errors import UnsupportedCaseError
 from srd_onnx.ir import Value
 from srd_onnx.seed import DIRECTION, TARGET, TOP_CLASS
@@ -19,6 +20,17 @@ def exposed(forward: ModelProto, values: Sequence[Value]) -> ModelProto:
     del model.graph.output[:]
     for value in values:
         model.graph.output.append(_info(value.name, value.dtype, value.shape))
+    return model
+
+
+def with_outputs(forward: ModelProto, emit: Emitter, names: Sequence[str]) -> ModelProto:
+    """The forward model with emitted nodes, and these tensors as its only outputs."""
+    model = ModelProto()
+    model.CopyFrom(forward)
+    del model.graph.output[:]
+    model.graph.node.extend(emit.nodes)
+    model.graph.initializer.extend(emit.initializers)
+    model.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names)
     return model
 
 

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-from onnx import NodeProto, TensorProto, helper, numpy_helper
+from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
 from srd_onnx.ir import Graph, Value
 from srd_onnx.roles import Axes, Role, Roles
@@ -23,9 +23,11 @@ class Emitter:
     Attributes:
         roles: axes of every forward tensor that depends on the input.
         tangent: true for the true derivative, false for the map with the activation pattern held fixed.
+        prefix: of the names of what it makes.
     """
 
-    def __init__(self, graph: Graph, roles: Roles, *, tangent: bool = False) -> None:
+    def __init__(self, graph: Graph, roles: Roles, *, tangent: bool = False, prefix: str = "srd") -> None:
+        self._prefix = prefix
         self.roles = roles
         self.tangent = tangent
         self.nodes: list[NodeProto] = []
@@ -60,6 +62,12 @@ class Emitter:
             self._made[key] = names
         return self._made[key]
 
+    def adopt(self, node: NodeProto) -> None:
+        """Take a node that another emitter made, its origin being the one recorded here."""
+        for prop, text in zip((FORWARD_NODE, RULE), self._origin, strict=True):
+            node.metadata_props.add(key=prop, value=text)
+        self.nodes.append(node)
+
     def const(self, data: Any, dtype: np.dtype[Any] | type | None = None) -> str:
         """An initializer with this data; equal ones are stored once."""
         array = np.ascontiguousarray(np.asarray(data, dtype))
@@ -76,7 +84,7 @@ class Emitter:
         return self.const(np.asarray(data, np.int64))
 
     def _fresh(self, hint: str) -> str:
-        name = f"srd/{hint}_{len(self._taken)}"
+        name = f"{self._prefix}/{hint}_{len(self._taken)}"
         while name in self._taken:
             name += "_"
         self._taken.add(name)
@@ -136,6 +144,6 @@ class Emitter:
 
 
 def _hashable(value: Any) -> Any:
-    if isinstance(value, TensorProto):
+    if isinstance(value, TensorProto | GraphProto):
         return value.SerializeToString()
     return tuple(value) if isinstance(value, list) else value

@@ -1,56 +1,44 @@
 """`Explainer`: the library's front door. It joins the engine to the rules, the zoo and the photos."""
 
+import functools
 import time
-from collections import OrderedDict
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from graph_rules import EXPANSIONS, RULES
-from srd_onnx import runtime, zoo
+from srd_onnx import runtime
 from srd_onnx.engine import (
-    Case,
     Compiled,
     Result,
     compile_model,
     explanation_session,
     exposing_session,
-    plan_for,
     run_explanation,
     standalone,
     values_named,
 )
-from srd_onnx.errors import OptionError, UnknownTargetError
 from srd_onnx.explanation import Explanation
 from srd_onnx.files import atomic_write
-from srd_onnx.fixed import with_fixed
 from srd_onnx.inputs import (
     Item,
     Sources,
-    Transform,
-    read_items,
     require_channels,
-    stacked,
-    usual_preprocess,
 )
-from srd_onnx.load import load_model
-from srd_onnx.options import DEFAULT_PRESET, Options, options_of
-from srd_onnx.plan import Plan
-from srd_onnx.ports import ports_of
+from srd_onnx.ir import Value
 from srd_onnx.preprocess import Preprocess
 from srd_onnx.roles import Role
 from srd_onnx.seed import TOP_CLASS
+from srd_onnx.subject import Subject, at_least_one
 from srd_onnx.targets import At, Target, resolve_classes, split_targets
 
 Array = NDArray[Any]
-_KEPT_SHAPES = 4  # compiled sessions that are kept, the last used ones
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,99 +55,13 @@ class _Ready:
         return self.compiled.backward.seeded.shape[1]
 
 
-class Explainer:
+class Explainer(Subject):
     """Explains one ONNX model by sharing ratio decomposition.
 
-    Args:
-        model: a path, a name from the zoo, the bytes of a model, or a ModelProto.
-        preprocess: makes the model's input from a photo. Left out: what the zoo knows, else the torchvision
-            convention, and `meta["preprocess_assumed"]` says so.
-        layout: the axes of the first input, such as "NCHW" or "NHWC", or of any input by name; guessed if left out.
-        preset: a named set of options.
-        boundary, seed, sign, bias: single options that differ from the preset, see `Options`.
-        labels: class names, or a file of them.
-        providers: "auto" (CUDA where it works, else CPU), "cuda" or "cpu".
-        threads: of the CPU provider; its own choice if left out.
-        fixed: values of inputs that are settings (a sampling rate), by name; they are inputs no more, and an If that
-            they decide becomes the branch that it takes.
+    Made with what `Subject` takes:
 
-    Raises:
-        ModelError: the model cannot be used.
-        LayoutError: the layout cannot be guessed or does not fit.
-        OptionError: an option means nothing.
-        ProviderError: CUDA was asked for and does not work.
+    `Explainer(model, *, preprocess, layout, preset, boundary, seed, sign, bias, labels, providers, threads, fixed)`
     """
-
-    def __init__(
-        self,
-        model: str | Path | bytes | onnx.ModelProto,
-        *,
-        preprocess: Transform | None = None,
-        layout: str | Mapping[str, str] | None = None,
-        preset: str = DEFAULT_PRESET,
-        boundary: str | None = None,
-        seed: str | None = None,
-        sign: str | None = None,
-        bias: str | None = None,
-        labels: Sequence[str] | str | Path | None = None,
-        providers: str = "auto",
-        threads: int | None = None,
-        fixed: Mapping[str, ArrayLike] | None = None,
-    ) -> None:
-        entry = zoo.find(model) if isinstance(model, str) else None
-        self.model = load_model(entry.path if entry else model)
-        entry = entry or zoo.find_by_sha256(self.model.sha256)
-        self.fixed = {name: np.asarray(value).tolist() for name, value in (fixed or {}).items()}
-        if fixed:
-            self.model = with_fixed(self.model, fixed)
-        self.preset = preset
-        self.options: Options = options_of(preset, boundary=boundary, seed=seed, sign=sign, bias=bias)
-        self.providers, self.provider_note = runtime.choose_providers(providers)
-        self._threads = threads
-        self.ports = ports_of(self.model.proto, layout, entry.layout if entry else None)
-        self.preprocess_assumed = preprocess is None and entry is None
-        self.preprocess: Transform = preprocess or (
-            entry.preprocess if entry else usual_preprocess(self.ports[0])
-        )
-        self.labels = _labels(labels, entry)
-        self._sessions: OrderedDict[Hashable, _Ready] = OrderedDict()
-
-    # Looking at the model
-
-    @property
-    def layout(self) -> str:
-        """One letter for each axis of the first input."""
-        return self.ports[0].layout
-
-    @property
-    def layout_guessed(self) -> bool:
-        """Whether nobody said the layout."""
-        return any(port.guessed for port in self.ports)
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        """The shape of the first input for which `plan` and `graph` are shown: open sizes filled in, batch 1."""
-        return self._shown_shapes()[self.ports[0].name]
-
-    @property
-    def plan(self) -> Plan:
-        """What would be done for `input_shape`, node by node; `print` it."""
-        with runtime.enough_memory():
-            return plan_for(self.model.proto, self._case(self._shown_shapes()), RULES, EXPANSIONS)[1]
-
-    @property
-    def graph(self) -> Any:
-        """The simplified graph as a networkx.MultiDiGraph; see `srd_onnx.ir.Graph.dag`."""
-        return self.plan.graph.dag
-
-    @property
-    def provider(self) -> str:
-        """The execution provider that sessions really run on."""
-        return self.providers[0]
-
-    def label(self, target: int) -> str | None:
-        """The class name of an index, where it is known."""
-        return self.labels[target] if self.labels and target < len(self.labels) else None
 
     # Explaining
 
@@ -195,7 +97,7 @@ class Explainer:
     ) -> Iterator[Explanation]:
         """As `explain`, one after the other, so that thousands need no memory."""
         classes, selections = split_targets(targets)
-        for chunk, size in self._chunks(inputs, _at_least_one("batch_size", batch_size)):
+        for chunk, size in self.chunks(inputs, at_least_one("batch_size", batch_size)):
             with runtime.enough_memory():
                 explained = [self._classes(chunk, size, classes)] if classes else []
                 explained += [self._selection(chunk, size, at) for at in selections]
@@ -218,22 +120,31 @@ class Explainer:
             UnknownTensorError: naming what is not in the simplified graph.
         """
         found: dict[str, list[Array]] = {}
-        names = [names] if isinstance(names, str) else names
-        sessions: dict[Hashable, Any] = {}
-        for chunk, size in self._chunks(inputs, 1):
-            shapes = self._shapes(chunk[0], size)
-            key = tuple(sorted(shapes.items()))
-            if key not in sessions:
-                forward, plan = plan_for(self.model.proto, self._case(shapes), RULES, EXPANSIONS)
-                values = list(plan.preactivations) if names is None else values_named(plan.graph, names)
-                unique = list(dict.fromkeys(values))
-                sessions[key] = (values, unique, exposing_session(forward, unique, self.providers))
-            values, unique, session = sessions[key]
-            arrays = runtime.run(session, [v.name for v in unique], self._feeds(chunk, size))
-            by_value = dict(zip(unique, arrays, strict=True))
-            for name, value in zip(names or [v.name for v in values], values, strict=True):
-                found.setdefault(name, []).append(by_value[value][: len(chunk)])
+        for exposed in self.preactivations_each(inputs, names):
+            for name, array in exposed.items():
+                found.setdefault(name, []).append(array)
         return {name: np.concatenate(parts) for name, parts in found.items()}
+
+    def preactivations_each(
+        self, inputs: Sources, names: str | Sequence[str] | None = None
+    ) -> Iterator[dict[str, Array]]:
+        """As `preactivations`, one run after the other, so that thousands of inputs need no memory."""
+        wanted = [names] if isinstance(names, str) else names
+        for chunk, size in self.chunks(inputs, 1):
+            shapes = self.shapes(chunk[0], size)
+            key = ("exposing", tuple(sorted(shapes.items())), tuple(wanted or ()))
+            values, session = self.kept(key, functools.partial(self._exposing, shapes, wanted))
+            arrays = runtime.run(session, None, self.feeds(chunk, size))
+            by_value = dict(zip(dict.fromkeys(values), arrays, strict=True))
+            shown = wanted or [v.name for v in values]
+            yield {n: by_value[v][: len(chunk)] for n, v in zip(shown, values, strict=True)}
+
+    def _exposing(
+        self, shapes: dict[str, tuple[int, ...]], names: Sequence[str] | None
+    ) -> tuple[list[Value], onnxruntime.InferenceSession]:
+        forward, plan = self.planned(self.case(shapes))
+        values = list(plan.preactivations) if names is None else values_named(plan.graph, names)
+        return values, exposing_session(forward, list(dict.fromkeys(values)), self.providers)
 
     def compile(self, path: str | Path | None = None, *, batch: int | None = None) -> onnx.ModelProto:
         """The explained model as one ordinary ONNX model: the original outputs plus `relevance`.
@@ -245,12 +156,12 @@ class Explainer:
         Raises:
             OutputError: the file cannot be written.
         """
-        shapes = self._shown_shapes()
+        shapes = self.shown_shapes()
         if batch is not None:
-            _at_least_one("batch", batch)
+            at_least_one("batch", batch)
             shapes |= {p.name: (batch, *shapes[p.name][1:]) for p in self.ports if p.has_batch}
         with runtime.enough_memory():
-            model = standalone(compile_model(self.model.proto, self._case(shapes), RULES, EXPANSIONS))
+            model = standalone(compile_model(self.model.proto, self.case(shapes), RULES, EXPANSIONS))
         onnx.checker.check_model(model)
         if path is not None:
             atomic_write(path, model.SerializeToString())
@@ -258,22 +169,10 @@ class Explainer:
 
     # Inside
 
-    def _chunks(self, inputs: Sources, batch_size: int) -> Iterator[tuple[list[Item], int]]:
-        """Items of the same shapes, and how many the model takes at once."""
-        fixed = [port.declared[0] for port in self.ports if port.has_batch and port.declared[0]]
-        size = fixed[0] if fixed else batch_size
-        if not all(port.has_batch for port in self.ports):
-            size = 1
-        for _, alike in groupby(
-            read_items(inputs, self.ports, self.preprocess), key=lambda item: item.shapes
-        ):
-            while chunk := list(islice(alike, size)):
-                yield chunk, size
-
     def _classes(self, items: list[Item], size: int, wanted: Sequence[int | str]) -> list[list[Explanation]]:
         """For each input the explanations of its classes."""
-        ready = self._ready(self._shapes(items[0], size))
-        feeds = self._feeds(items, size)
+        ready = self._ready(self.shapes(items[0], size))
+        feeds = self.feeds(items, size)
         began = time.perf_counter()
         # An index needs no prediction first.
         first = wanted[0] if isinstance(wanted[0], int) and 0 <= wanted[0] < ready.scores else TOP_CLASS
@@ -297,7 +196,7 @@ class Explainer:
 
     def _selection(self, items: list[Item], size: int, at: At) -> list[list[Explanation]]:
         """For each input the explanation of some elements of a tensor."""
-        ready = self._ready(self._shapes(items[0], size), at.tensor)
+        ready = self._ready(self.shapes(items[0], size), at.tensor)
         target = ready.compiled.plan.target
         shape = (
             target.shape[1:]
@@ -306,7 +205,7 @@ class Explainer:
         )
         direction = np.tile(at.direction(shape), (size, 1)).astype(target.dtype)
         began = time.perf_counter()
-        result = run_explanation(ready.session, ready.compiled, self._feeds(items, size), direction)
+        result = run_explanation(ready.session, ready.compiled, self.feeds(items, size), direction)
         seconds = {"compile": ready.seconds, "run": time.perf_counter() - began}
         return [
             [self._explanation(ready.compiled, result, i, item, at, seconds)] for i, item in enumerate(items)
@@ -353,32 +252,14 @@ class Explainer:
         return [{"index": i, "label": self.label(i), "logit": float(scores[i])} for i in best]
 
     def _ready(self, shapes: dict[str, tuple[int, ...]], explained: str | None = None) -> _Ready:
-        key = (tuple(sorted(shapes.items())), explained)
-        if key not in self._sessions:
+        def make() -> _Ready:
             require_channels(shapes[self.ports[0].name], self.ports[0])
             began = time.perf_counter()
-            compiled = compile_model(self.model.proto, self._case(shapes, explained), RULES, EXPANSIONS)
-            session = explanation_session(compiled, self.providers, self._threads)
-            self._sessions[key] = _Ready(compiled, session, time.perf_counter() - began)
-            while len(self._sessions) > _KEPT_SHAPES:
-                self._sessions.popitem(last=False)
-        self._sessions.move_to_end(key)
-        return self._sessions[key]
+            compiled = compile_model(self.model.proto, self.case(shapes, explained), RULES, EXPANSIONS)
+            session = explanation_session(compiled, self.providers, self.threads)
+            return _Ready(compiled, session, time.perf_counter() - began)
 
-    def _case(self, shapes: Mapping[str, tuple[int, ...]], explained: str | None = None) -> Case:
-        start = {port.name: port.axes for port in self.ports}
-        return Case(shapes, start, self.options, explained, free=explained is not None)
-
-    def _shapes(self, item: Item, size: int) -> dict[str, tuple[int, ...]]:
-        given = item.shapes
-        return {p.name: (size, *given[p.name]) if p.has_batch else given[p.name] for p in self.ports}
-
-    def _shown_shapes(self) -> dict[str, tuple[int, ...]]:
-        crop = self.preprocess.crop if isinstance(self.preprocess, Preprocess) else None
-        return {port.name: port.shape(crop or ()) for port in self.ports}
-
-    def _feeds(self, items: list[Item], size: int) -> dict[str, Array]:
-        return {port.name: stacked(items, size, port) for port in self.ports}
+        return self.kept((tuple(sorted(shapes.items())), explained), make)
 
 
 def describe(explainer: Explainer, compiled: Compiled, item: Item) -> dict[str, Any]:
@@ -407,19 +288,3 @@ def describe(explainer: Explainer, compiled: Compiled, item: Item) -> dict[str, 
         "provider": explainer.provider,
         "versions": runtime.versions(),
     }
-
-
-def _at_least_one(name: str, number: int) -> int:
-    if number < 1:
-        raise OptionError(f"{name}={number}: it must be at least 1")
-    return number
-
-
-def _labels(given: Sequence[str] | str | Path | None, entry: zoo.ZooModel | None) -> tuple[str, ...] | None:
-    if isinstance(given, str | Path):
-        return zoo.read_labels(given)
-    if given is not None:
-        if not all(isinstance(name, str) for name in given):
-            raise UnknownTargetError("labels must be a list of class names, or the path of a file of them")
-        return tuple(given)
-    return zoo.read_labels(entry.labels_path) if entry else None

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from srd_onnx.ir import Node, OpKey
+from srd_onnx.ir import Array, Node, OpKey
 
 if TYPE_CHECKING:
     from srd_onnx.emit import Emitter
@@ -18,6 +18,21 @@ if TYPE_CHECKING:
 
 # The names of emitted tensors, one per output (or input) of a node; None where nothing flows.
 Flows = Sequence[str | None]
+
+
+@dataclass(frozen=True, eq=False)
+class Taps:
+    """What each of K input positions contributes to an output position, along the output's own direction.
+
+    Attributes:
+        operand: the index of the input that they belong to.
+        index: int64 [K, *positions of the output]: the flat position in the input, -1 for none; without the batch.
+        products: tensor [N, K, *positions of the output]: <v̂_{k->j}, v_j>, the numerators of the sharing ratios.
+    """
+
+    operand: int
+    index: Array
+    products: str
 
 
 @dataclass(frozen=True)
@@ -41,6 +56,8 @@ class Rule:
         head: at the end of a classifier, "link" if it only rescales the scores (softmax), so that the target is
             the value before it; "view" if it gives the same elements in the same order.
         nonlinear: true if it has an activation pattern, so that its input is a preactivation.
+        taps: emits the numerators of the sharing ratios of one output position after the other, where that is cheaper
+            than a VJP for each set of output positions that share no input position; None where it is not.
     """
 
     name: str
@@ -54,6 +71,7 @@ class Rule:
     approximate: Callable[[Node], str | None]
     head: Literal["link", "view"] | None
     nonlinear: bool
+    taps: Callable[[Emitter, Node], Taps | None] | None
 
 
 RuleTable = Mapping[OpKey, Rule]

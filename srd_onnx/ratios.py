@@ -1,0 +1,286 @@
+"""Sharing ratios as data: for each node that mixes positions, that of every input position to every output position.
+
+They depend on the image alone, so that any number of targets and effective receptive fields are carried by them, as
+scalars (`srd_onnx.sharing`). They are computed in ONNX Runtime in one run, by the rule's own `taps`, or else by its VJP
+on combs of output positions that share no input position (`srd_onnx.feeds`).
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnxruntime
+from onnx import ModelProto, helper
+
+from srd_onnx.assemble import with_outputs
+from srd_onnx.backward import biases, collapse, dot, label, tiny
+from srd_onnx.emit import Emitter
+from srd_onnx.feeds import PROBE, Feeds, even_parts, feeds_of, needed, position_shape
+from srd_onnx.ir import Array, Value
+from srd_onnx.plan import Plan, Step
+from srd_onnx.rule import Taps
+from srd_onnx.runtime import make_session, run
+
+
+@dataclass(frozen=True, eq=False)
+class Incoming:
+    """What one operand gives to a layer.
+
+    Attributes:
+        tensor: its name.
+        taps: float32 [K, J]: the sharing ratio μ of each position that feeds, for each of J output positions.
+        feeds: which positions these are.
+    """
+
+    tensor: str
+    taps: Array
+    feeds: Feeds
+
+
+@dataclass(frozen=True, eq=False)
+class LayerRatios:
+    """The sharing ratios of one output of one node.
+
+    Positions are flat, the batch axis in front counts as one: J is the product of `shape`.
+
+    Attributes:
+        layer: the original name of the node.
+        op: its operator.
+        tensor: what it computes.
+        shape: one scalar per position of that tensor: channel axes of size 1.
+        incoming: the operands that relevance goes to.
+        undirected: float32 [J]: the ratio of the bias, and of a PFV that is zero; None where relevance only moves.
+    """
+
+    layer: str
+    op: str
+    tensor: str
+    shape: tuple[int, ...]
+    incoming: tuple[Incoming, ...]
+    undirected: Array | None
+
+    @property
+    def mixes(self) -> bool:
+        """Whether there are ratios; elsewhere relevance only moves or stays."""
+        return self.undirected is not None
+
+    @property
+    def total(self) -> Array:
+        """What the ratios of each output position add up to, the bias included: 1. Shape `shape`."""
+        directed = sum(one.taps.sum(axis=0) for one in self.incoming)
+        rest = 0 if self.undirected is None else self.undirected
+        return np.asarray(directed + rest).reshape(self.shape)
+
+
+@dataclass(frozen=True)
+class _Emitted:
+    """Where the ratios of one output of a mixing step come from: the outputs of the session, and how to read them."""
+
+    step: Step
+    output: int
+    undirected: str
+    # (index of the operand, output of the session): products by tap, or relevance by comb.
+    tapped: tuple[tuple[int, str], ...] = ()
+    combed: tuple[tuple[int, str], ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class RatioSession:
+    """A session that gives the sharing ratios of all layers of a plan, and the structure that they belong to."""
+
+    plan: Plan
+    session: onnxruntime.InferenceSession
+    emitted: Mapping[tuple[str, int], _Emitted]
+    feeds: dict[tuple[str, int], dict[int, Feeds]]
+    reads: tuple[str, ...]  # forward tensors that the structure of some step depends on
+
+
+def compile_ratios(
+    plan: Plan, forward: ModelProto, providers: Sequence[str], threads: int | None
+) -> RatioSession:
+    """Emit the ratios of every step that relevance crosses as a scalar per position.
+
+    Raises:
+        UnsupportedOpError: if the plan has gaps.
+        UnsupportedCaseError: if a rule does not cover this use of its operator.
+    """
+    plan.require_complete()
+    emit = Emitter(plan.graph, plan.roles)
+    emitted: dict[tuple[str, int], _Emitted] = {}
+    feeds: dict[tuple[str, int], dict[int, Feeds]] = {}
+    reads: dict[str, None] = {}
+    for step, output, value in shared_steps(plan):
+        key = (step.node.name, output)
+        taps = None
+        with emit.origin(step.node.name, "ratios"):
+            if not step.routes and step.rule.taps is not None:
+                taps = step.rule.taps(emit, step.node)
+            if taps is not None:
+                feeds[key] = {taps.operand: _declared(plan, step, taps)}
+            elif wanted := needed(plan, step):
+                reads.update(dict.fromkeys(wanted))
+                node = f"'{step.node.name}'"
+                step.node.require(
+                    step.routes, f"the structure of {node} depends on the data, and it mixes positions"
+                )
+            else:
+                feeds[key] = feeds_of(plan, step, output, {})
+            if not step.routes:
+                emitted[key] = _emitted(emit, plan, step, output, value, taps, feeds[key])
+    names = list(dict.fromkeys(t for one in emitted.values() for t in _tensors(one)))
+    model = with_outputs(forward, emit, [*names, *reads])
+    session = make_session(model.SerializeToString(), providers, threads)
+    return RatioSession(plan, session, emitted, feeds, tuple(reads))
+
+
+def shared_steps(plan: Plan) -> Iterator[tuple[Step, int, Value]]:
+    """Each step and output whose relevance is a scalar per position, from the target back."""
+    for step in plan.steps:
+        if "position" in step.forms:
+            for output, value in enumerate(step.node.outputs):
+                if value is not None and value.name in plan.shares:
+                    yield step, output, value
+
+
+def run_ratios(ready: RatioSession, feeds: Mapping[str, Array]) -> tuple[LayerRatios, ...]:
+    """The ratios for one input, from the target back; layers that only move relevance included."""
+    names = [output.name for output in ready.session.get_outputs()]
+    found = dict(zip(names, run(ready.session, names, feeds), strict=True)) if names else {}
+    plan, layers = ready.plan, []
+    for step, output, value in shared_steps(plan):
+        key = (step.node.name, output)
+        structure = ready.feeds.get(key)
+        if structure is None:
+            structure = feeds_of(plan, step, output, {name: found[name] for name in ready.reads})
+        shape = position_shape(plan, value)
+        one = ready.emitted.get(key)
+        if one is None:
+            taps = {i: fed.parts for i, fed in structure.items()}
+            undirected = None
+        else:
+            taps = dict(_by_tap(one, found)) | dict(_by_comb(one, found, structure, shape))
+            undirected = np.asarray(found[one.undirected], np.float32).reshape(-1)
+        incoming = tuple(
+            Incoming(step.node.input(i).name, np.asarray(taps[i], np.float32), fed)
+            for i, fed in structure.items()
+        )
+        layers.append(LayerRatios(label(step), str(step.node.key), value.name, shape, incoming, undirected))
+    return tuple(layers)
+
+
+def _declared(plan: Plan, step: Step, taps: Taps) -> Feeds:
+    """The structure that a rule gives with its taps; for each batch item its own positions."""
+    value, source = step.node.output(), step.node.input(taps.operand)
+    size = math.prod(position_shape(plan, source))
+    shape = position_shape(plan, value)
+    items = math.prod(shape) // math.prod(taps.index.shape[1:])
+    flat = taps.index.reshape(len(taps.index), 1, -1)
+    per_item = size // items
+    index = np.where(flat >= 0, flat + per_item * np.arange(items)[:, None], -1).reshape(len(flat), -1)
+    return Feeds(index, even_parts(index), shape, size)
+
+
+def _emitted(
+    emit: Emitter,
+    plan: Plan,
+    step: Step,
+    output: int,
+    value: Value,
+    taps: Taps | None,
+    structure: Mapping[int, Feeds],
+) -> _Emitted:
+    norm = dot(emit, value, value.name, value.name)
+    floor = emit("Max", norm, emit.like(value, tiny(value)))
+    rest = emit("Sub", floor, norm)
+    bias = biases(emit, step.rule, step.node)[output]
+    if bias is not None:
+        rest = emit("Add", rest, dot(emit, value, bias, value.name))
+    undirected = emit("Expand", emit("Div", rest, floor), emit.ints(position_shape(plan, value)))
+    if taps is not None:
+        return _Emitted(step, output, undirected, tapped=((taps.operand, emit("Div", taps.products, floor)),))
+    along = emit("Div", value.name, floor)
+    combs = next((fed.comb for fed in structure.values()), ())
+    if math.prod(combs) == 1:
+        flows = _back(emit, step, output, along)
+        shares = {i: collapse(emit, step.node.input(i), flow) for i, flow in flows.items() if i in structure}
+    else:
+        shares = _scanned(emit, plan, step, output, along, combs, structure)
+    return _Emitted(step, output, undirected, combed=tuple(shares.items()))
+
+
+def _back(emit: Emitter, step: Step, output: int, cotangent: str) -> dict[int, str]:
+    flows = step.rule.vjp(
+        emit, step.node, [cotangent if i == output else None for i in range(len(step.node.outputs))]
+    )
+    return {i: flow for i, flow in enumerate(flows) if flow is not None and i in step.carriers}
+
+
+def _scanned(
+    emit: Emitter,
+    plan: Plan,
+    step: Step,
+    output: int,
+    along: str,
+    comb: tuple[int, ...],
+    structure: Mapping[int, Feeds],
+) -> dict[int, str]:
+    """Comb after comb through the VJP, in a Scan whose body holds what depends on the comb."""
+    value = step.node.outputs[output]
+    assert value is not None
+    shape = position_shape(plan, value)
+    colours = _colours(shape, comb)
+    combs = (colours == np.arange(math.prod(comb)).reshape(-1, *[1] * len(shape))).astype(value.dtype)
+    inner = Emitter(plan.graph, plan.roles, prefix=f"{along}/scan")
+    flows = _back(inner, step, output, inner("Mul", along, PROBE))
+    shares = {i: collapse(inner, step.node.input(i), flow) for i, flow in flows.items() if i in structure}
+    varying, body = {PROBE}, []
+    for node in inner.nodes:
+        if varying.isdisjoint(node.input):
+            emit.adopt(node)
+        else:
+            varying.update(node.output)
+            body.append(node)
+    emit.initializers.extend(inner.initializers)
+    kind = helper.np_dtype_to_tensor_dtype(value.dtype)
+    ends = [f"{along}/scan/{i}" for i in shares]
+    body += [helper.make_node("Identity", [s], [e]) for s, e in zip(shares.values(), ends, strict=True)]
+    graph = helper.make_graph(
+        body,
+        "comb",
+        [helper.make_tensor_value_info(PROBE, kind, shape)],
+        [
+            helper.make_tensor_value_info(e, kind, position_shape(plan, step.node.input(i)))
+            for i, e in zip(shares, ends, strict=True)
+        ],
+    )
+    stacks = emit.many("Scan", emit.const(combs), outputs=len(shares), body=graph, num_scan_inputs=1)
+    return dict(zip(shares, stacks, strict=True))
+
+
+def _colours(shape: tuple[int, ...], comb: tuple[int, ...]) -> Array:
+    """The number of the comb that each output position belongs to."""
+    number = np.zeros(shape, np.int64)
+    for place, distance in zip(np.indices(shape, sparse=True), comb, strict=True):
+        number = number * distance + place % distance
+    return number
+
+
+def _tensors(one: _Emitted) -> list[str]:
+    return [one.undirected, *(name for _, name in (*one.tapped, *one.combed))]
+
+
+def _by_tap(one: _Emitted, found: Mapping[str, Array]) -> Iterator[tuple[int, Array]]:
+    for operand, name in one.tapped:
+        taps = np.moveaxis(found[name], 1, 0)  # [N, K, *positions] to [K, N, *positions]
+        yield operand, taps.reshape(len(taps), -1)
+
+
+def _by_comb(
+    one: _Emitted, found: Mapping[str, Array], structure: Mapping[int, Feeds], shape: tuple[int, ...]
+) -> Iterator[tuple[int, Array]]:
+    for operand, name in one.combed:
+        fed = structure[operand]
+        stack = found[name].reshape(-1, fed.size)
+        colour = _colours(shape, fed.comb).reshape(-1)
+        yield operand, np.where(fed.index >= 0, stack[colour, np.maximum(fed.index, 0)], 0)

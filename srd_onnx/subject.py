@@ -1,0 +1,197 @@
+"""`Subject`: a model and how its inputs are read; what every analysis of it needs."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import groupby, islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import onnx
+from numpy.typing import ArrayLike, NDArray
+
+from graph_rules import EXPANSIONS, RULES
+from srd_onnx import runtime, zoo
+from srd_onnx.engine import Case, plan_for
+from srd_onnx.errors import OptionError, UnknownTargetError
+from srd_onnx.fixed import with_fixed
+from srd_onnx.inputs import Item, Sources, Transform, read_items, stacked, usual_preprocess
+from srd_onnx.load import load_model
+from srd_onnx.options import DEFAULT_PRESET, Options, options_of
+from srd_onnx.plan import Plan
+from srd_onnx.ports import ports_of
+from srd_onnx.preprocess import Preprocess
+
+Array = NDArray[Any]
+T = TypeVar("T")
+_KEPT = 4
+
+
+class Subject:
+    """One ONNX model, ready to be looked into.
+
+    Args:
+        model: a path, a name from the zoo, the bytes of a model, or a ModelProto.
+        preprocess: makes the model's input from a photo. Left out: what the zoo knows, else the torchvision
+            convention, and `meta["preprocess_assumed"]` says so.
+        layout: the axes of the first input, such as "NCHW" or "NHWC", or of any input by name; guessed if left out.
+        preset: a named set of options.
+        boundary, seed, sign, bias: single options that differ from the preset, see `Options`.
+        labels: class names, or a file of them.
+        providers: "auto" (CUDA where it works, else CPU), "cuda" or "cpu".
+        threads: of the CPU provider; its own choice if left out.
+        fixed: values of inputs that are settings (a sampling rate), by name; they are inputs no more, and an If that
+            they decide becomes the branch that it takes.
+
+    Raises:
+        ModelError: the model cannot be used.
+        LayoutError: the layout cannot be guessed or does not fit.
+        OptionError: an option means nothing.
+        ProviderError: CUDA was asked for and does not work.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | bytes | onnx.ModelProto,
+        *,
+        preprocess: Transform | None = None,
+        layout: str | Mapping[str, str] | None = None,
+        preset: str = DEFAULT_PRESET,
+        boundary: str | None = None,
+        seed: str | None = None,
+        sign: str | None = None,
+        bias: str | None = None,
+        labels: Sequence[str] | str | Path | None = None,
+        providers: str = "auto",
+        threads: int | None = None,
+        fixed: Mapping[str, ArrayLike] | None = None,
+    ) -> None:
+        entry = zoo.find(model) if isinstance(model, str) else None
+        self.model = load_model(entry.path if entry else model)
+        entry = entry or zoo.find_by_sha256(self.model.sha256)
+        self.fixed = {name: np.asarray(value).tolist() for name, value in (fixed or {}).items()}
+        if fixed:
+            self.model = with_fixed(self.model, fixed)
+        self.preset = preset
+        self.options: Options = options_of(preset, boundary=boundary, seed=seed, sign=sign, bias=bias)
+        self.providers, self.provider_note = runtime.choose_providers(providers)
+        self.threads = threads
+        self.ports = ports_of(self.model.proto, layout, entry.layout if entry else None)
+        self.preprocess_assumed = preprocess is None and entry is None
+        self.preprocess: Transform = preprocess or (
+            entry.preprocess if entry else usual_preprocess(self.ports[0])
+        )
+        self.labels = _labels(labels, entry)
+        self._sessions: OrderedDict[Hashable, Any] = OrderedDict()
+
+    # Looking at the model
+
+    @property
+    def layout(self) -> str:
+        """One letter for each axis of the first input."""
+        return self.ports[0].layout
+
+    @property
+    def layout_guessed(self) -> bool:
+        """Whether nobody said the layout."""
+        return any(port.guessed for port in self.ports)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of the first input for which `plan` and `graph` are shown: open sizes filled in, batch 1."""
+        return self.shown_shapes()[self.ports[0].name]
+
+    @property
+    def plan(self) -> Plan:
+        """What would be done for `input_shape`, node by node; `print` it."""
+        return self.planned(self.case(self.shown_shapes()))[1]
+
+    @property
+    def graph(self) -> Any:
+        """The simplified graph as a networkx.MultiDiGraph; see `srd_onnx.ir.Graph.dag`."""
+        return self.plan.graph.dag
+
+    @property
+    def provider(self) -> str:
+        """The execution provider that sessions really run on."""
+        return self.providers[0]
+
+    def label(self, target: int) -> str | None:
+        """The class name of an index, where it is known."""
+        return self.labels[target] if self.labels and target < len(self.labels) else None
+
+    # For the analyses
+
+    def chunks(self, inputs: Sources, batch_size: int) -> Iterator[tuple[list[Item], int]]:
+        """Items of the same shapes, and how many the model takes at once."""
+        fixed = [port.declared[0] for port in self.ports if port.has_batch and port.declared[0]]
+        size = fixed[0] if fixed else batch_size
+        if not all(port.has_batch for port in self.ports):
+            size = 1
+        for _, alike in groupby(
+            read_items(inputs, self.ports, self.preprocess), key=lambda item: item.shapes
+        ):
+            while chunk := list(islice(alike, size)):
+                yield chunk, size
+
+    def case(
+        self,
+        shapes: Mapping[str, tuple[int, ...]],
+        explained: str | None = None,
+        boundary: str | None = None,
+    ) -> Case:
+        """What to compile for inputs of these shapes: see `srd_onnx.engine.Case`; `boundary` in place of the option."""
+        start = {port.name: port.axes for port in self.ports}
+        options = replace(self.options, boundary=boundary) if boundary else self.options
+        return Case(shapes, start, options, explained, free=explained is not None)
+
+    def planned(self, case: Case) -> tuple[onnx.ModelProto, Plan]:
+        """The simplified model and its plan; raises as `srd_onnx.engine.plan_for` does."""
+        with runtime.enough_memory():
+            return plan_for(self.model.proto, case, RULES, EXPANSIONS)
+
+    def shapes(self, item: Item, size: int) -> dict[str, tuple[int, ...]]:
+        """The shape of every input for `size` items like this one."""
+        given = item.shapes
+        return {p.name: (size, *given[p.name]) if p.has_batch else given[p.name] for p in self.ports}
+
+    def shown_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shapes for which the model is shown: open sizes filled in, batch 1."""
+        crop = self.preprocess.crop if isinstance(self.preprocess, Preprocess) else None
+        return {port.name: port.shape(crop or ()) for port in self.ports}
+
+    def kept(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What `make` gives, made once; of all that is kept, the last few used stay (compiled sessions are large)."""
+        if key not in self._sessions:
+            self._sessions[key] = make()
+            while len(self._sessions) > _KEPT:
+                self._sessions.popitem(last=False)
+        self._sessions.move_to_end(key)
+        found: T = self._sessions[key]
+        return found
+
+    def feeds(self, items: list[Item], size: int) -> dict[str, Array]:
+        """What a session takes for these items, filled up to `size`."""
+        return {port.name: stacked(items, size, port) for port in self.ports}
+
+
+def at_least_one(name: str, number: int) -> int:
+    """The number.
+
+    Raises:
+        OptionError: if it is less than 1.
+    """
+    if number < 1:
+        raise OptionError(f"{name}={number}: it must be at least 1")
+    return number
+
+
+def _labels(given: Sequence[str] | str | Path | None, entry: zoo.ZooModel | None) -> tuple[str, ...] | None:
+    if isinstance(given, str | Path):
+        return zoo.read_labels(given)
+    if given is not None:
+        if not all(isinstance(name, str) for name in given):
+            raise UnknownTargetError("labels must be a list of class names, or the path of a file of them")
+        return tuple(given)
+    return zoo.read_labels(entry.labels_path) if entry else None
