@@ -41,6 +41,28 @@ class Backward:
     ledger: tuple[tuple[str, str], ...]
 
 
+@dataclass(frozen=True)
+class Head:
+    """The emitted pass from the target to the boundary.
+
+    Attributes:
+        shares: tensor of relevance, a scalar per position, of each tensor of the boundary, by its name.
+        others: see `Backward`.
+    """
+
+    emit: Emitter
+    shares: Mapping[str, str]
+    seed: str
+    seeded: Seeded
+    ledger: tuple[tuple[str, str], ...]
+
+
+def build_head(plan: Plan, *, free: bool = False) -> Head:
+    """Emit the backward pass down to the boundary only; see `build`."""
+    plan.require_complete()
+    return _Pass(plan, Emitter(plan.graph, plan.roles)).head(free=free)
+
+
 def build(plan: Plan, *, tangent: bool = False, free: bool = False) -> Backward:
     """Emit the backward pass of a plan.
 
@@ -70,14 +92,11 @@ class _Pass:
 
     def run(self, *, free: bool) -> Backward:
         emit, plan = self.emit, self.plan
-        target, batch = plan.target, plan.batch
-        with emit.origin(target.name, "seed"):
-            kind = plan.options.seed
-            seeded = along_direction(emit, target, batch) if free else of_class(emit, target, batch, kind)
-            seed = emit.total(emit("Mul", seeded.scores, seeded.direction), [1], keepdims=False)
-            self.cotangents[target.name].append(emit.reshape(seeded.direction, target.shape))
+        seeded, seed = self._seed(free=free)
         for step in plan.steps:
-            self._cross(step)
+            with emit.origin(step.node.name, step.rule.name):
+                self._carry_cotangents(step)
+                self._carry_shares(step)
         relevance = {}
         for source in plan.sources:
             with emit.origin(source.name, "collapse"):
@@ -86,18 +105,40 @@ class _Pass:
                 relevance[source.name] = emit.reshape(share, relevance_shape(plan, source))
         return Backward(emit, relevance, seed, seeded, tuple(self.ledger))
 
-    def _cross(self, step: Step) -> None:
-        emit = self.emit
-        with emit.origin(step.node.name, step.rule.name):
-            outputs = step.node.outputs
-            shares = [self._share(v) if v is not None else None for v in outputs]
-            cotangents = [self._cotangent(v) if v is not None else None for v in outputs]
-            if any(cotangents):
-                self._gather(step, step.rule.vjp(emit, step.node, cotangents), self.cotangents)
-                self._book_bias(step, cotangents)
-            if any(shares):
-                flows = self._routed(step, shares) if step.routes else self._mixed(step, shares)
-                self._gather(step, flows, self.shares)
+    def head(self, *, free: bool) -> Head:
+        emit, plan = self.emit, self.plan
+        seeded, seed = self._seed(free=free)
+        for step in plan.steps:
+            with emit.origin(step.node.name, step.rule.name):
+                self._carry_cotangents(step)
+        shares = {}
+        for name in plan.boundary:
+            with emit.origin(name, "collapse"):
+                share = self._share(plan.graph.values[name])
+                assert share is not None  # it is where cotangents arrive
+                shares[name] = share
+        return Head(emit, shares, seed, seeded, tuple(self.ledger))
+
+    def _seed(self, *, free: bool) -> tuple[Seeded, str]:
+        emit, target, batch = self.emit, self.plan.target, self.plan.batch
+        with emit.origin(target.name, "seed"):
+            kind = self.plan.options.seed
+            seeded = along_direction(emit, target, batch) if free else of_class(emit, target, batch, kind)
+            seed = emit.total(emit("Mul", seeded.scores, seeded.direction), [1], keepdims=False)
+            self.cotangents[target.name].append(emit.reshape(seeded.direction, target.shape))
+        return seeded, seed
+
+    def _carry_cotangents(self, step: Step) -> None:
+        cotangents = [self._cotangent(v) if v is not None else None for v in step.node.outputs]
+        if any(cotangents):
+            self._gather(step, step.rule.vjp(self.emit, step.node, cotangents), self.cotangents)
+            self._book_bias(step, cotangents)
+
+    def _carry_shares(self, step: Step) -> None:
+        shares = [self._share(v) if v is not None else None for v in step.node.outputs]
+        if any(shares):
+            flows = self._routed(step, shares) if step.routes else self._mixed(step, shares)
+            self._gather(step, flows, self.shares)
 
     def _gather(self, step: Step, flows: Sequence[str | None], into: defaultdict[str, list[str]]) -> None:
         for index, (value, flow) in enumerate(zip(step.node.inputs, flows, strict=True)):

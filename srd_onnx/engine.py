@@ -53,14 +53,16 @@ class Result:
     """One run, for N inputs.
 
     Shapes: relevance of each explained input, by its name, [N, *positions]; seed [N], scores [N, K], ledger
-    [N, len(booked)], chosen [N] int64 or None where a free direction was explained.
+    [N, len(booked)], chosen [N] int64 or None where a free direction was explained. `booked` says what each column of
+    the ledger is booked against.
     """
 
     relevance: Mapping[str, Array]
     seed: Array
     scores: Array
     ledger: Array
-    chosen: Array | None
+    booked: tuple[str, ...]
+    chosen: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -190,17 +192,28 @@ def run_explanation(
     maps = [found[name] for name in names if name.startswith(RELEVANCE)]
     batch = compiled.backward.seeded.shape[0]
     ledger = found.get(LEDGER, np.zeros((batch, 0), np.float32))
-    if not all(np.isfinite(a).all() for a in (*maps, found[SEED], found[SCORES], ledger)):
-        _report_non_finite(compiled, feeds, session.get_providers())
     relevance = dict(zip((s.name for s in compiled.plan.sources), maps, strict=True))
-    return Result(relevance, found[SEED], found[SCORES], ledger, found.get(CHOSEN))
+    result = Result(relevance, found[SEED], found[SCORES], ledger, compiled.booked, found.get(CHOSEN))
+    require_finite(result, compiled.plan, compiled.forward, feeds, session.get_providers())
+    return result
 
 
-def _report_non_finite(compiled: Compiled, feeds: Mapping[str, Array], providers: Sequence[str]) -> None:
-    graph = compiled.plan.graph
+def require_finite(
+    result: Result, plan: Plan, forward: ModelProto, feeds: Mapping[str, Array], providers: Sequence[str]
+) -> None:
+    """Refuse a result that holds NaN or infinity.
+
+    Raises:
+        NonFiniteError: naming the first activation that is not finite, or else saying what overflows.
+    """
+    if all(
+        np.isfinite(a).all() for a in (*result.relevance.values(), result.seed, result.scores, result.ledger)
+    ):
+        return
+    graph = plan.graph
     producers = graph.producers
     values = [v for v in graph.values.values() if v.known and v.is_float and v.name in producers]
-    arrays = expose(compiled.forward, values, feeds, providers)
+    arrays = expose(forward, values, feeds, providers)
     for value, array in zip(values, arrays, strict=True):
         if not np.isfinite(array).all():
             node = producers[value.name]

@@ -1,9 +1,7 @@
 """`Explainer`: the library's front door. It joins the engine to the rules, the zoo and the photos."""
 
 import functools
-import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +13,9 @@ from numpy.typing import NDArray
 from graph_rules import EXPANSIONS, RULES
 from srd_onnx import runtime
 from srd_onnx.engine import (
-    Compiled,
     Result,
     compile_model,
-    explanation_session,
     exposing_session,
-    run_explanation,
     standalone,
     values_named,
 )
@@ -32,27 +27,23 @@ from srd_onnx.inputs import (
     require_channels,
 )
 from srd_onnx.ir import Value
+from srd_onnx.plan import Plan
 from srd_onnx.preprocess import Preprocess
 from srd_onnx.roles import Role
+from srd_onnx.runs import SEVERAL, Ready, Run, make_several, make_single
 from srd_onnx.seed import TOP_CLASS
 from srd_onnx.subject import Subject, at_least_one
-from srd_onnx.targets import At, Target, resolve_classes, split_targets
+from srd_onnx.targets import (
+    At,
+    Contrast,
+    Target,
+    Wanted,
+    resolve_classes,
+    resolve_contrast,
+    split_targets,
+)
 
 Array = NDArray[Any]
-
-
-@dataclass(frozen=True, eq=False)
-class _Ready:
-    """A session for one set of input shapes, and the seconds it took to compile and load."""
-
-    compiled: Compiled
-    session: onnxruntime.InferenceSession
-    seconds: float
-
-    @property
-    def scores(self) -> int:
-        """How many scores there are."""
-        return self.compiled.backward.seeded.shape[1]
 
 
 class Explainer(Subject):
@@ -77,8 +68,9 @@ class Explainer(Subject):
         Args:
             inputs: paths of photos; photos, uint8 [H, W, 3]; or preprocessed data, N×... or a list of them; for a
                 model with several inputs a dictionary from their names to arrays.
-            targets: a class by index, label or "top3"; any elements as `At("output", index)` or "output[3, 4:]"; or
-                several; the prediction if left out.
+            targets: a class by index, label or "top3"; what speaks for one class rather than another as
+                `Contrast(285, 282)`; any elements as `At("output", index)` or "output[3, 4:]"; or several, in that
+                order; the prediction if left out.
             batch_size: inputs per run; the maps do not depend on it.
 
         Raises:
@@ -96,11 +88,10 @@ class Explainer(Subject):
         batch_size: int = 1,
     ) -> Iterator[Explanation]:
         """As `explain`, one after the other, so that thousands need no memory."""
-        classes, selections = split_targets(targets)
+        wanted = split_targets(targets)
         for chunk, size in self.chunks(inputs, at_least_one("batch_size", batch_size)):
             with runtime.enough_memory():
-                explained = [self._classes(chunk, size, classes)] if classes else []
-                explained += [self._selection(chunk, size, at) for at in selections]
+                explained = list(self._explained(chunk, size, wanted))
             for row in range(len(chunk)):
                 for by_row in explained:
                     yield from by_row[row]
@@ -169,81 +160,107 @@ class Explainer(Subject):
 
     # Inside
 
-    def _classes(self, items: list[Item], size: int, wanted: Sequence[int | str]) -> list[list[Explanation]]:
-        """For each input the explanations of its classes."""
-        ready = self._ready(self.shapes(items[0], size))
-        feeds = self.feeds(items, size)
-        began = time.perf_counter()
+    def _explained(self, items: list[Item], size: int, wanted: Wanted) -> Iterator[list[list[Explanation]]]:
+        """For each kind of target the explanations of each input."""
+        if wanted.classes:
+            yield self._classes(items, size, wanted)
+        if wanted.contrasts:
+            yield self._contrasts(items, size, wanted.contrasts)
+        for tensor in dict.fromkeys(at.tensor for at in wanted.selections):
+            yield self._selections(items, size, [at for at in wanted.selections if at.tensor == tensor])
+
+    def _classes(self, items: list[Item], size: int, wanted: Wanted) -> list[list[Explanation]]:
+        run = self._run(items, size, None, free=False, several=wanted.class_count >= SEVERAL)
+        first = wanted.classes[0]
         # An index needs no prediction first.
-        first = wanted[0] if isinstance(wanted[0], int) and 0 <= wanted[0] < ready.scores else TOP_CLASS
-        top = run_explanation(ready.session, ready.compiled, feeds, np.full(size, first, np.int64))
-        assert top.chosen is not None
-        rows = [resolve_classes(wanted, top.scores[i], self.labels) for i in range(len(items))]
-        results = []
-        for column in range(max(map(len, rows))):
-            indices = [row[min(column, len(row) - 1)] for row in rows]
-            asked = np.array(indices + [indices[-1]] * (size - len(items)), np.int64)
-            same = (asked[: len(items)] == top.chosen[: len(items)]).all()
-            results.append(top if same else run_explanation(ready.session, ready.compiled, feeds, asked))
-        seconds = {"compile": ready.seconds, "run": time.perf_counter() - began}
+        scores = run.scores(first if isinstance(first, int) and first >= 0 else TOP_CLASS)
+        rows = [resolve_classes(wanted.classes, scores[i], self.labels) for i in range(len(items))]
+        columns = [[row[min(c, len(row) - 1)] for row in rows] for c in range(max(map(len, rows)))]
+        seeds = [np.array(c + [c[-1]] * (size - len(items)), np.int64) for c in columns]
+        results = run.results(seeds)
+        return [
+            [self._explanation(run, results[c], i, item, t, self.label(t)) for c, t in enumerate(rows[i])]
+            for i, item in enumerate(items)
+        ]
+
+    def _contrasts(self, items: list[Item], size: int, wanted: Sequence[Contrast]) -> list[list[Explanation]]:
+        run = self._run(items, size, None, free=True, several=len(wanted) >= SEVERAL)
+        scores = run.scores(None)
+        rows = [[resolve_contrast(one, scores[i], self.labels) for one in wanted] for i in range(len(items))]
+        seeds = [np.zeros((size, scores.shape[1]), scores.dtype) for _ in wanted]
+        for i, row in enumerate(rows):
+            for seed, (of, over) in zip(seeds, row, strict=True):
+                seed[i, of], seed[i, over] = 1, -1
+        results = run.results(seeds)
         return [
             [
-                self._explanation(ready.compiled, results[c], i, item, t, seconds)
-                for c, t in enumerate(rows[i])
+                self._explanation(run, result, i, item, f"{of}-over-{over}", self._rather(of, over))
+                for result, (of, over) in zip(results, rows[i], strict=True)
             ]
             for i, item in enumerate(items)
         ]
 
-    def _selection(self, items: list[Item], size: int, at: At) -> list[list[Explanation]]:
-        """For each input the explanation of some elements of a tensor."""
-        ready = self._ready(self.shapes(items[0], size), at.tensor)
-        target = ready.compiled.plan.target
-        shape = (
-            target.shape[1:]
-            if ready.compiled.plan.roles[target.name].roles[:1] == (Role.BATCH,)
-            else target.shape
-        )
-        direction = np.tile(at.direction(shape), (size, 1)).astype(target.dtype)
-        began = time.perf_counter()
-        result = run_explanation(ready.session, ready.compiled, self.feeds(items, size), direction)
-        seconds = {"compile": ready.seconds, "run": time.perf_counter() - began}
+    def _rather(self, of: int, over: int) -> str:
+        names = (f"class {c}" if self.label(c) is None else f"{self.label(c)} ({c})" for c in (of, over))
+        return " rather than ".join(names)
+
+    def _selections(self, items: list[Item], size: int, wanted: Sequence[At]) -> list[list[Explanation]]:
+        """Explanations of some elements of one tensor."""
+        run = self._run(items, size, wanted[0].tensor, free=True, several=len(wanted) >= SEVERAL)
+        target = run.plan.target
+        has_batch = run.plan.roles[target.name].roles[:1] == (Role.BATCH,)
+        shape = target.shape[1:] if has_batch else target.shape
+        results = run.results([np.tile(at.direction(shape), (size, 1)).astype(target.dtype) for at in wanted])
         return [
-            [self._explanation(ready.compiled, result, i, item, at, seconds)] for i, item in enumerate(items)
+            [
+                self._explanation(run, result, i, item, str(at), None)
+                for result, at in zip(results, wanted, strict=True)
+            ]
+            for i, item in enumerate(items)
         ]
 
+    def _run(self, items: list[Item], size: int, explained: str | None, *, free: bool, several: bool) -> Run:
+        """What explains these items: pass by pass, or several targets by their ratios."""
+        shapes = self.shapes(items[0], size)
+        make = functools.partial(self._compiled, shapes, explained, free=free, several=several)
+        key = (tuple(sorted(shapes.items())), explained, free, several)
+        return Run(self.kept(key, make), self.feeds(items, size))
+
+    def _compiled(
+        self, shapes: dict[str, tuple[int, ...]], explained: str | None, *, free: bool, several: bool
+    ) -> Ready:
+        require_channels(shapes[self.ports[0].name], self.ports[0])
+        case = self.case(shapes, explained, free=free)
+        maker = make_several if several else make_single
+        return maker(self.model.proto, case, RULES, EXPANSIONS, self.providers, self.threads)
+
     def _explanation(
-        self,
-        compiled: Compiled,
-        result: Result,
-        row: int,
-        item: Item,
-        target: int | At,
-        seconds: dict[str, float],
+        self, run: Run, result: Result, row: int, item: Item, target: int | str, label: str | None
     ) -> Explanation:
         ledger: dict[str, float] = {}
-        for name, amount in zip(compiled.booked, result.ledger[row], strict=True):
+        for name, amount in zip(result.booked, result.ledger[row], strict=True):
             ledger[name] = ledger.get(name, 0.0) + float(amount)
         maps = {name: np.asarray(array[row], np.float32) for name, array in result.relevance.items()}
         seed, total = float(result.seed[row]), sum(float(m.sum(dtype=np.float64)) for m in maps.values())
         scores = np.asarray(result.scores[row], np.float32)
         is_class = isinstance(target, int)
-        meta = describe(self, compiled, item) | {
-            "top5": self._top(scores) if is_class else [],
+        meta = describe(self, run.plan, item) | {
+            "top5": self._top(scores) if is_class or label else [],
             "seed_value": seed,
             "sum_relevance": total,
             "sum_ledger": sum(ledger.values()),
-            "seconds": seconds,
+            "seconds": run.seconds,
         }
         return Explanation(
             relevance=next(iter(maps.values())),
             relevances=maps,
-            target=target if isinstance(target, int) else str(target),
+            target=target,
             logits=scores if is_class else np.array([seed], np.float32),
             ledger=ledger,
             residual=seed - total - sum(ledger.values()),
             meta=meta,
             image=item.image,
-            label=self.label(target) if isinstance(target, int) else None,
+            label=label,
             name=item.name,
         )
 
@@ -251,21 +268,10 @@ class Explainer(Subject):
         best = [int(i) for i in np.argsort(-scores, kind="stable")[:5]]
         return [{"index": i, "label": self.label(i), "logit": float(scores[i])} for i in best]
 
-    def _ready(self, shapes: dict[str, tuple[int, ...]], explained: str | None = None) -> _Ready:
-        def make() -> _Ready:
-            require_channels(shapes[self.ports[0].name], self.ports[0])
-            began = time.perf_counter()
-            compiled = compile_model(self.model.proto, self.case(shapes, explained), RULES, EXPANSIONS)
-            session = explanation_session(compiled, self.providers, self.threads)
-            return _Ready(compiled, session, time.perf_counter() - began)
 
-        return self.kept((tuple(sorted(shapes.items())), explained), make)
-
-
-def describe(explainer: Explainer, compiled: Compiled, item: Item) -> dict[str, Any]:
+def describe(explainer: Subject, plan: Plan, item: Item) -> dict[str, Any]:
     """What is needed to make an explanation again, as plain data."""
-    plan, loaded = compiled.plan, explainer.model
-    source, preprocess = plan.sources[0], explainer.preprocess
+    loaded, source, preprocess = explainer.model, plan.sources[0], explainer.preprocess
     return {
         "model": {
             "path": str(loaded.path) if loaded.path else None,

@@ -40,9 +40,9 @@ class Explanation:
 
     @property
     def title(self) -> str:
-        """The class by its label, or by its index where there is none; else the elements that are explained."""
+        """The class by its label, or by its index where there is none; else what is explained, in words."""
         if isinstance(self.target, str):
-            return self.target
+            return self.label or self.target
         return f"class {self.target}" if self.label is None else f"{self.label} (class {self.target})"
 
     @property

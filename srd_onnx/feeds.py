@@ -119,10 +119,10 @@ def feeds_of(plan: Plan, step: Step, output: int, known: Mapping[str, Array]) ->
     return _probed(send, shape, sizes, plan.roles[value.name])
 
 
-def needed(plan: Plan, step: Step) -> list[str]:
+def needed(plan: Plan, step: Step, output: int) -> list[str]:
     """The computed tensors that the spread of a step reads: none, unless its structure depends on the data."""
     emit = Emitter(plan.graph, plan.roles)
-    shares = [PROBE if v is not None else None for v in step.node.outputs]
+    shares = [PROBE if i == output else None for i in range(len(step.node.outputs))]
     step.rule.spread(emit, step.node, shares)
     return [name for name, value in read_by(emit.nodes, plan).items() if value.constant is None]
 
@@ -187,9 +187,9 @@ def _probed(send: _Sender, shape: tuple[int, ...], sizes: Mapping[int, int], axe
 
 
 def _combs(shape: tuple[int, ...], axes: Axes) -> Iterator[tuple[int, ...]]:
-    """Combs from the densest to single teeth. Batch items never share a position."""
+    """Combs from the densest to single teeth. Batch items share all their positions or none."""
     choices = [
-        (1,) if size == 1 or role is Role.BATCH else (*(d for d in _TEETH if d < size), size)
+        {1, size} if role is Role.BATCH else {*(d for d in _TEETH if d < size), size}
         for size, role in zip(shape, axes.roles, strict=True)
     ]
     yield from sorted(itertools.product(*choices), key=math.prod)

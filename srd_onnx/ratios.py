@@ -86,20 +86,57 @@ class _Emitted:
 
 
 @dataclass(frozen=True, eq=False)
-class RatioSession:
-    """A session that gives the sharing ratios of all layers of a plan, and the structure that they belong to."""
+class RatioModel:
+    """A model that gives the sharing ratios of all layers of a plan, and the structure that they belong to.
+
+    Attributes:
+        plan: what relevance crosses.
+        model: its outputs are read by `decoded`.
+        emitted: by node and output, which outputs of the model hold its ratios.
+        feeds: by node and output, what feeds it; no entry where that depends on the data.
+        reads: forward tensors that the structure of some step depends on.
+    """
 
     plan: Plan
-    session: onnxruntime.InferenceSession
+    model: ModelProto
     emitted: Mapping[tuple[str, int], _Emitted]
-    feeds: dict[tuple[str, int], dict[int, Feeds]]
-    reads: tuple[str, ...]  # forward tensors that the structure of some step depends on
+    feeds: Mapping[tuple[str, int], Mapping[int, Feeds]]
+    reads: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class RatioSession:
+    """A session of such a model."""
+
+    model: RatioModel
+    session: onnxruntime.InferenceSession
+
+    @property
+    def plan(self) -> Plan:
+        """What relevance crosses."""
+        return self.model.plan
 
 
 def compile_ratios(
-    plan: Plan, forward: ModelProto, providers: Sequence[str], threads: int | None
+    plan: Plan,
+    forward: ModelProto,
+    providers: Sequence[str],
+    threads: int | None,
+    *,
+    also: Sequence[str] = (),
 ) -> RatioSession:
+    """A session that gives the ratios; see `ratio_model`."""
+    made = ratio_model(plan, forward, also=also)
+    return RatioSession(made, make_session(made.model.SerializeToString(), providers, threads))
+
+
+def ratio_model(plan: Plan, forward: ModelProto, *, also: Sequence[str] = ()) -> RatioModel:
     """Emit the ratios of every step that relevance crosses as a scalar per position.
+
+    Args:
+        plan: what relevance crosses.
+        forward: the simplified model.
+        also: forward tensors that the model is to give as well.
 
     Raises:
         UnsupportedOpError: if the plan has gaps.
@@ -118,7 +155,7 @@ def compile_ratios(
                 taps = step.rule.taps(emit, step.node)
             if taps is not None:
                 feeds[key] = {taps.operand: _declared(plan, step, taps)}
-            elif wanted := needed(plan, step):
+            elif wanted := needed(plan, step, output):
                 reads.update(dict.fromkeys(wanted))
                 node = f"'{step.node.name}'"
                 step.node.require(
@@ -129,9 +166,10 @@ def compile_ratios(
             if not step.routes:
                 emitted[key] = _emitted(emit, plan, step, output, value, taps, feeds[key])
     names = list(dict.fromkeys(t for one in emitted.values() for t in _tensors(one)))
-    model = with_outputs(forward, emit, [*names, *reads])
-    session = make_session(model.SerializeToString(), providers, threads)
-    return RatioSession(plan, session, emitted, feeds, tuple(reads))
+    given = {value.name for value in plan.graph.inputs}
+    outputs = dict.fromkeys(name for name in (*names, *reads, *also) if name not in given)
+    model = with_outputs(forward, emit, list(outputs))
+    return RatioModel(plan, model, emitted, feeds, tuple(reads))
 
 
 def shared_steps(plan: Plan) -> Iterator[tuple[Step, int, Value]]:
@@ -143,10 +181,17 @@ def shared_steps(plan: Plan) -> Iterator[tuple[Step, int, Value]]:
                     yield step, output, value
 
 
-def run_ratios(ready: RatioSession, feeds: Mapping[str, Array]) -> tuple[LayerRatios, ...]:
-    """The ratios for one input, from the target back; layers that only move relevance included."""
+def run_ratios(
+    ready: RatioSession, feeds: Mapping[str, Array]
+) -> tuple[tuple[LayerRatios, ...], dict[str, Array]]:
+    """The ratios for one input, from the target back, what only moves relevance included; and the tensors read."""
     names = [output.name for output in ready.session.get_outputs()]
-    found = dict(zip(names, run(ready.session, names, feeds), strict=True)) if names else {}
+    found = {**feeds, **(dict(zip(names, run(ready.session, names, feeds), strict=True)) if names else {})}
+    return decoded(ready.model, found), found
+
+
+def decoded(ready: RatioModel, found: Mapping[str, Array]) -> tuple[LayerRatios, ...]:
+    """The ratios from the outputs of a run of the model, from the target back."""
     plan, layers = ready.plan, []
     for step, output, value in shared_steps(plan):
         key = (step.node.name, output)
@@ -160,13 +205,17 @@ def run_ratios(ready: RatioSession, feeds: Mapping[str, Array]) -> tuple[LayerRa
             undirected = None
         else:
             taps = dict(_by_tap(one, found)) | dict(_by_comb(one, found, structure, shape))
-            undirected = np.asarray(found[one.undirected], np.float32).reshape(-1)
+            undirected = real(found[one.undirected]).reshape(-1)
         incoming = tuple(
-            Incoming(step.node.input(i).name, np.asarray(taps[i], np.float32), fed)
-            for i, fed in structure.items()
+            Incoming(step.node.input(i).name, real(taps[i]), fed) for i, fed in structure.items()
         )
         layers.append(LayerRatios(label(step), str(step.node.key), value.name, shape, incoming, undirected))
     return tuple(layers)
+
+
+def real(array: Array) -> Array:
+    """In the precision that scalars are carried in: float64 where the model has it, else float32."""
+    return np.asarray(array, np.float64 if array.dtype == np.float64 else np.float32)
 
 
 def _declared(plan: Plan, step: Step, taps: Taps) -> Feeds:

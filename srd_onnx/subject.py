@@ -140,11 +140,13 @@ class Subject:
         shapes: Mapping[str, tuple[int, ...]],
         explained: str | None = None,
         boundary: str | None = None,
+        *,
+        free: bool = False,
     ) -> Case:
         """What to compile for inputs of these shapes: see `srd_onnx.engine.Case`; `boundary` in place of the option."""
         start = {port.name: port.axes for port in self.ports}
         options = replace(self.options, boundary=boundary) if boundary else self.options
-        return Case(shapes, start, options, explained, free=explained is not None)
+        return Case(shapes, start, options, explained, free=free)
 
     def planned(self, case: Case) -> tuple[onnx.ModelProto, Plan]:
         """The simplified model and its plan; raises as `srd_onnx.engine.plan_for` does."""

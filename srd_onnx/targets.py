@@ -68,6 +68,19 @@ class At:
         return f"{self.tensor}[{', '.join(map(_shown, parts))}]"
 
 
+@dataclass(frozen=True)
+class Contrast:
+    """What speaks for one class rather than another: the difference of their scores.
+
+    Attributes:
+        of: a class by index or label.
+        over: the other one.
+    """
+
+    of: int | str
+    over: int | str
+
+
 def _part(text: str) -> Any:
     if text == "...":
         return ...
@@ -83,11 +96,26 @@ def _shown(part: Any) -> str:
     return "..." if part is ... else str(part)
 
 
-Target = int | str | At
+Target = int | str | At | Contrast
 
 
-def split_targets(wanted: Target | Sequence[Target] | None) -> tuple[list[int | str], list[At]]:
-    """Classes of the default target, and selections of tensors; without any the top class.
+@dataclass(frozen=True)
+class Wanted:
+    """Targets by kind: classes of the default target, pairs of these, selections of tensors."""
+
+    classes: tuple[int | str, ...]
+    contrasts: tuple[Contrast, ...]
+    selections: tuple[At, ...]
+
+    @property
+    def class_count(self) -> int:
+        """How many classes that is at most for one input."""
+        found = (re.fullmatch(r"top(\d+)", str(one).strip().lower()) for one in self.classes)
+        return sum(int(top[1]) if top else 1 for top in found)
+
+
+def split_targets(wanted: Target | Sequence[Target] | None) -> Wanted:
+    """Targets by kind; without any the top class.
 
     Raises:
         UnknownTargetError: if there is none in the list.
@@ -102,15 +130,37 @@ def split_targets(wanted: Target | Sequence[Target] | None) -> tuple[list[int | 
     if not several:
         raise UnknownTargetError("no target was given: leave it out for the top class, or name at least one")
     classes: list[int | str] = []
+    contrasts: list[Contrast] = []
     selections: list[At] = []
     for one in several:
-        if isinstance(one, At):
+        if isinstance(one, Contrast):
+            contrasts.append(one)
+        elif isinstance(one, At):
             selections.append(one)
         elif isinstance(one, str) and (at := At.parse(one)) is not None:
             selections.append(at)
         else:
             classes.append(one)
-    return classes, selections
+    return Wanted(tuple(classes), tuple(contrasts), tuple(selections))
+
+
+def resolve_contrast(
+    wanted: Contrast, scores: NDArray[np.floating], labels: Sequence[str] | None
+) -> tuple[int, int]:
+    """The two indices; see `resolve_classes`.
+
+    Raises:
+        UnknownTargetError: if one of them does not exist, is several, or both are the same.
+    """
+    found = [_resolved(one, scores, labels) for one in (wanted.of, wanted.over)]
+    if any(len(indices) != 1 for indices in found):
+        raise UnknownTargetError(
+            f"a contrast is between two classes: {wanted.of!r} and {wanted.over!r} are more"
+        )
+    (of,), (over,) = found
+    if of == over:
+        raise UnknownTargetError(f"a contrast is between two classes, but both are class {of}")
+    return of, over
 
 
 def resolve_classes(

@@ -267,7 +267,7 @@ def emitted_position(b: Bench, shares: Sequence[Any], bias: Bias) -> Emitted:
     for i, (value, share) in enumerate(zip(node.outputs, shares, strict=False)):
         if value is not None and share is not None:
             crossing.shares[value.name].append(f"u{i}")
-    crossing._cross(step)
+    crossing._carry_shares(step)
     with emit.origin(node.name, "test"):
         outputs: list[Any] = []
         for i, (value, spec) in enumerate(zip(node.inputs, b.case.inputs, strict=True)):

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import helper
 
-from srd_onnx import Explainer, Explanation, engine, explainer
+from srd_onnx import Explainer, Explanation, engine, runs
 from srd_onnx.errors import (
     ImageError,
     InputError,
@@ -359,7 +359,7 @@ def test_a_second_input_of_the_same_shape_compiles_nothing(monkeypatch: pytest.M
         compiled.append(args[1].shapes)
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(explainer, "compile_model", counted)
+    monkeypatch.setattr(runs, "compile_model", counted)
     subject = make_explainer(pooled())
     subject.explain(DATA[:3])
     subject.explain(DATA[3], ["top2", 0])
@@ -372,7 +372,7 @@ def test_a_second_input_of_the_same_shape_compiles_nothing(monkeypatch: pytest.M
 
 
 def sides(key: Any) -> int:
-    (((_, shape),), _) = key
+    (((_, shape),), *_) = key
     return int(shape[-1])
 
 

@@ -7,15 +7,16 @@ import pytest
 
 from srd_onnx.errors import OptionError, UnknownTargetError
 from srd_onnx.options import DEFAULT_PRESET, PRESETS, Options, options_of
-from srd_onnx.targets import At, resolve_classes, split_targets
+from srd_onnx.targets import At, Contrast, Wanted, resolve_classes, resolve_contrast, split_targets
 
 SCORES = np.array([0.5, 3.0, -1.0, 3.0, 2.0, 0.0], np.float32)
 
 
 def resolve_targets(wanted: Any, scores: Any, labels: Any) -> list[int]:
-    classes, selections = split_targets(wanted)
-    assert not selections
-    return resolve_classes(classes, scores, labels)
+    found = split_targets(wanted)
+    assert not found.selections
+    assert not found.contrasts
+    return resolve_classes(found.classes, scores, labels)
 
 
 LABELS = ("tench, Tinca tinca", "tabby, tabby cat", "tiger cat", "Egyptian cat", "tiger", "Straße")
@@ -131,14 +132,13 @@ def test_an_option_that_means_nothing_is_told_with_what_does(
     ],
 )
 def test_elements_of_a_tensor_are_named_as_numpy_indexes(text: str, tensor: str, index: Any) -> None:
-    classes, selections = split_targets([text, 3])
-    assert classes == [3]
-    assert selections == [At(tensor, index)]
-    assert At.parse(str(selections[0])) == selections[0]
+    found = split_targets([text, 3])
+    assert found == Wanted((3,), (), (At(tensor, index),))
+    assert At.parse(str(found.selections[0])) == found.selections[0]
 
 
 def test_a_label_with_brackets_is_no_selection() -> None:
-    assert split_targets("crane [bird]") == (["crane [bird]"], [])
+    assert split_targets("crane [bird]") == Wanted(("crane [bird]",), (), ())
 
 
 def test_a_selection_weighs_what_it_names() -> None:
@@ -164,3 +164,18 @@ def test_a_selection_weighs_what_it_names() -> None:
 def test_a_selection_that_does_not_fit_is_refused(index: Any, message: str) -> None:
     with pytest.raises(UnknownTargetError, match=f"^{message}$"):
         At("x", index).direction((2, 3))
+
+
+def test_how_many_classes_are_asked_for_is_known_before_the_scores() -> None:
+    assert split_targets([3, "top5", "tabby"]).class_count == 7
+    assert split_targets(Contrast(1, 2)).class_count == 0
+
+
+def test_a_contrast_is_between_two_classes() -> None:
+    assert resolve_contrast(Contrast("tiger cat", 1), SCORES, LABELS) == (2, 1)
+    with pytest.raises(UnknownTargetError, match="both are class 1"):
+        resolve_contrast(Contrast("tabby", 1), SCORES, LABELS)
+    with pytest.raises(UnknownTargetError, match="between two classes"):
+        resolve_contrast(Contrast("top2", 1), SCORES, LABELS)
+    with pytest.raises(UnknownTargetError, match="9 does not exist"):
+        resolve_contrast(Contrast(0, 9), SCORES, LABELS)

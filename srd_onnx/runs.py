@@ -1,0 +1,151 @@
+"""One or several targets on the same inputs: pass by pass, or by ratios that are computed once."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnxruntime
+from onnx import ModelProto
+
+from srd_onnx.engine import (
+    Array,
+    Case,
+    Compiled,
+    Result,
+    compile_model,
+    explanation_session,
+    plan_for,
+    require_finite,
+    run_explanation,
+)
+from srd_onnx.expand import ExpansionTable
+from srd_onnx.plan import Plan
+from srd_onnx.ratios import LayerRatios, run_ratios
+from srd_onnx.rule import RuleTable
+from srd_onnx.seed import TOP_CLASS
+from srd_onnx.several import SeveralSession, carried, compile_several, scores_of
+
+SEVERAL = 4  # targets from which ratios are cheaper than passes
+
+
+@dataclass(frozen=True, eq=False)
+class Single:
+    """A session that explains one target, and the seconds that it took to compile."""
+
+    compiled: Compiled
+    session: onnxruntime.InferenceSession
+    seconds: float
+
+    @property
+    def plan(self) -> Plan:
+        """What it does."""
+        return self.compiled.plan
+
+
+@dataclass(frozen=True, eq=False)
+class Many:
+    """Sessions that explain many targets, and the seconds that they took to compile."""
+
+    plan: Plan
+    forward: ModelProto
+    sessions: SeveralSession
+    seconds: float
+
+
+Ready = Single | Many
+
+
+def make_single(
+    model: ModelProto,
+    case: Case,
+    rules: RuleTable,
+    expansions: ExpansionTable,
+    providers: Sequence[str],
+    threads: int | None,
+) -> Single:
+    """Compile for one target after the other; raises as `compile_model` does."""
+    began = time.perf_counter()
+    compiled = compile_model(model, case, rules, expansions)
+    session = explanation_session(compiled, providers, threads)
+    return Single(compiled, session, time.perf_counter() - began)
+
+
+def make_several(
+    model: ModelProto,
+    case: Case,
+    rules: RuleTable,
+    expansions: ExpansionTable,
+    providers: Sequence[str],
+    threads: int | None,
+) -> Many:
+    """Compile for many targets at once; raises as `compile_model` does."""
+    began = time.perf_counter()
+    forward, plan = plan_for(model, case, rules, expansions)
+    sessions = compile_several(plan, forward, providers, threads, free=case.free)
+    return Many(plan, forward, sessions, time.perf_counter() - began)
+
+
+@dataclass(eq=False)
+class Run:
+    """Explains targets on the inputs that it was made with."""
+
+    ready: Ready
+    feeds: Mapping[str, Array]
+    _began: float = field(default_factory=time.perf_counter)
+    _first: Result | None = None
+    _ratios: tuple[tuple[LayerRatios, ...], dict[str, Array]] | None = None
+
+    @property
+    def plan(self) -> Plan:
+        """What is done."""
+        return self.ready.plan
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """How long compiling took, and everything since this was made."""
+        return {"compile": self.ready.seconds, "run": time.perf_counter() - self._began}
+
+    def scores(self, target: int | None) -> Array:
+        """[N, K]; found by explaining `target` where that is what comes next (None for a free direction)."""
+        if isinstance(self.ready, Many):
+            return scores_of(self.ready.sessions, self._by_ratios(self.ready)[1])
+        batch, count = self.ready.compiled.backward.seeded.shape
+        if target is None:
+            seed: Array = np.zeros((batch, count), self.plan.target.dtype)
+        else:
+            seed = np.full(batch, target if target < count else TOP_CLASS, np.int64)
+        self._first = run_explanation(self.ready.session, self.ready.compiled, self.feeds, seed)
+        return self._first.scores
+
+    def results(self, seeds: Sequence[Array]) -> list[Result]:
+        """Explanations of T seeds, each int64 [N] targets or directions [N, K].
+
+        Raises:
+            NonFiniteError: if one of them is not finite.
+        """
+        if isinstance(self.ready, Many):
+            return self._several(self.ready, seeds)
+        return [self._pass(self.ready, seed) for seed in seeds]
+
+    def _pass(self, ready: Single, seed: Array) -> Result:
+        first = self._first
+        if first is not None and first.chosen is not None and (first.chosen == seed).all():
+            return first
+        return run_explanation(ready.session, ready.compiled, self.feeds, seed)
+
+    def _several(self, ready: Many, seeds: Sequence[Array]) -> list[Result]:
+        layers, found = self._by_ratios(ready)
+        several = carried(ready.sessions, layers, found, seeds)
+        results = []
+        for t in range(len(seeds)):
+            relevance = {name: maps[t] for name, maps in several.relevance.items()}
+            result = Result(relevance, several.seed[t], several.scores, several.ledger[t], several.booked)
+            require_finite(result, ready.plan, ready.forward, self.feeds, ready.sessions.head.get_providers())
+            results.append(result)
+        return results
+
+    def _by_ratios(self, ready: Many) -> tuple[tuple[LayerRatios, ...], dict[str, Array]]:
+        if self._ratios is None:
+            self._ratios = run_ratios(ready.sessions.ratios, self.feeds)
+        return self._ratios

@@ -1,0 +1,195 @@
+"""Many targets of one input at little more than the price of one: one run for the ratios, then scalars.
+
+The ratios below the boundary do not depend on the target. Only the head, from the target to the boundary, is run for
+each, in a small model of its own that reads the forward tensors it needs; for several targets at once where every
+tensor of the head has a batch axis.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnxruntime
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+
+from srd_onnx.backward import Head, build_head, relevance_shape
+from srd_onnx.feeds import read_by
+from srd_onnx.ir import Array, Node
+from srd_onnx.plan import Plan
+from srd_onnx.ratios import LayerRatios, RatioSession, compile_ratios, real, run_ratios
+from srd_onnx.roles import Role
+from srd_onnx.runtime import make_session, run
+from srd_onnx.seed import DIRECTION, TARGET
+from srd_onnx.sharing import backward
+
+_AT_ONCE = 16  # targets that one run of the head takes
+_SHARE, _SEED, _SCORES, _CHOSEN, _LEDGER = "share/{}", "seed", "scores", "chosen", "ledger/{}"
+
+
+@dataclass(frozen=True, eq=False)
+class SeveralSession:
+    """Ratios and head of one plan.
+
+    Attributes:
+        ratios: the session of the ratios, which gives the forward tensors that the head reads, too.
+        head: the session of the head.
+        plan: of the head, which has a batch of `at_once` where the plan of the ratios has one item.
+        at_once: how many targets one run takes.
+        reads: names of the forward tensors that the head reads.
+        booked: what each ledger output of the head is booked against.
+    """
+
+    ratios: RatioSession
+    head: onnxruntime.InferenceSession
+    plan: Plan
+    at_once: int
+    reads: tuple[str, ...]
+    booked: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Several:
+    """What T seeds give for N items.
+
+    Shapes: relevance by input [T, N, *positions]; seed [T, N]; scores [N, K]; ledger [T, N, len(booked)].
+    """
+
+    relevance: Mapping[str, Array]
+    seed: Array
+    scores: Array
+    ledger: Array
+    booked: tuple[str, ...]
+
+
+def compile_several(
+    plan: Plan, forward: ModelProto, providers: Sequence[str], threads: int | None, *, free: bool
+) -> SeveralSession:
+    """Sessions for the ratios and the head of a plan."""
+    wide = _of_batch(plan, _AT_ONCE)
+    own = plan if wide is None else wide
+    head = build_head(own, free=free)
+    model, reads = _head_model(own, head, free=free)
+    return SeveralSession(
+        compile_ratios(plan, forward, providers, threads, also=reads),
+        make_session(model.SerializeToString(), providers, threads),
+        own,
+        1 if wide is None else _AT_ONCE,
+        reads,
+        tuple(name for name, _ in head.ledger),
+    )
+
+
+def run_several(ready: SeveralSession, feeds: Mapping[str, Array], seeds: Sequence[Array]) -> Several:
+    """Carry T seeds back to the inputs: each int64 [N] targets, or [N, K] directions."""
+    layers, found = run_ratios(ready.ratios, feeds)
+    return carried(ready, layers, found, seeds)
+
+
+def carried(
+    ready: SeveralSession, layers: Sequence[LayerRatios], found: Mapping[str, Array], seeds: Sequence[Array]
+) -> Several:
+    """As `run_several`, from what `run_ratios` gave."""
+    plan = ready.ratios.plan
+    heads = list(_heads(ready, found, seeds))
+    start = {name: real(np.concatenate([h[_SHARE.format(name)] for h in heads]).T) for name in plan.boundary}
+    sources = [source.name for source in plan.sources]
+    below = backward(layers, start, plan.options.bias, keep=sources)
+    count, batch = len(seeds), plan.batch
+    relevance = {
+        source.name: below.shares[source.name].T.reshape(count, *relevance_shape(plan, source))
+        for source in plan.sources
+    }
+    own = [np.concatenate([h[_LEDGER.format(i)] for h in heads]) for i in range(len(ready.booked))]
+    lost = [amount.reshape(batch, -1, count).sum(axis=1).T for _, amount in below.ledger]
+    booked = (*ready.booked, *(name for name, _ in below.ledger))
+    ledger = np.stack([*own, *lost], axis=-1) if booked else np.zeros((count, batch, 0), np.float32)
+    return Several(relevance, np.concatenate([h[_SEED] for h in heads]), heads[0][_SCORES], ledger, booked)
+
+
+def scores_of(ready: SeveralSession, found: Mapping[str, Array]) -> Array:
+    """[N, K], the scores that targets are chosen from."""
+    batch = ready.ratios.plan.batch
+    return found[ready.plan.target.name].reshape(batch, -1)
+
+
+def _heads(
+    ready: SeveralSession, found: Mapping[str, Array], seeds: Sequence[Array]
+) -> Iterator[dict[str, Array]]:
+    """What the head gives, run after run, by output: [targets of the run, ...], everything of one target flat."""
+    names = [output.name for output in ready.head.get_outputs()]
+    seed_input = next(i.name for i in ready.head.get_inputs() if i.name in (TARGET, DIRECTION))
+    tiled = {
+        n: np.repeat(found[n], ready.at_once, axis=0) if ready.at_once > 1 else found[n] for n in ready.reads
+    }
+    batch = ready.ratios.plan.batch
+    for first in range(0, len(seeds), ready.at_once):
+        chunk = list(seeds[first : first + ready.at_once])
+        filled = np.concatenate(chunk + [chunk[-1]] * (ready.at_once - len(chunk)))
+        arrays = dict(zip(names, run(ready.head, names, {**tiled, seed_input: filled}), strict=True))
+        parted = {n: a.reshape(ready.at_once, -1)[: len(chunk)] for n, a in arrays.items()}
+        parted[_SCORES] = arrays[_SCORES][:batch]
+        for name in parted:
+            if name == _SEED or name.startswith(_LEDGER.format("")):
+                parted[name] = parted[name].reshape(len(chunk), batch)
+        yield parted
+
+
+def _head_model(plan: Plan, head: Head, *, free: bool) -> tuple[ModelProto, tuple[str, ...]]:
+    """The head alone: what it reads of the forward pass are its inputs."""
+    read = read_by(head.emit.nodes, plan)
+    seeded = head.seeded
+    outputs = {_SHARE.format(name): tensor for name, tensor in head.shares.items()}
+    outputs |= {_SEED: head.seed, _SCORES: seeded.scores}
+    outputs |= {_LEDGER.format(i): tensor for i, (_, tensor) in enumerate(head.ledger)}
+    moving = tuple(v for v in read.values() if v.constant is None)
+    kind = helper.np_dtype_to_tensor_dtype
+    inputs = [helper.make_tensor_value_info(v.name, kind(v.dtype), v.shape) for v in moving]
+    inputs.append(
+        helper.make_tensor_value_info(DIRECTION, kind(seeded.dtype), seeded.shape)
+        if free
+        else helper.make_tensor_value_info(TARGET, TensorProto.INT64, seeded.shape[:1])
+    )
+    ends = [helper.make_node("Identity", [tensor], [name]) for name, tensor in outputs.items()]
+    constants = [numpy_helper.from_array(v.constant, v.name) for v in read.values() if v.constant is not None]
+    graph = helper.make_graph(
+        [*head.emit.nodes, *ends],
+        "head",
+        inputs,
+        [helper.make_empty_tensor_value_info(name) for name in outputs],
+        [*head.emit.initializers, *constants],
+    )
+    opsets = [helper.make_opsetid("", plan.graph.opset)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=10), tuple(v.name for v in moving)
+
+
+def _of_batch(plan: Plan, count: int) -> Plan | None:
+    """The plan with `count` in place of a batch of one in the head; None where a tensor there has no batch axis."""
+    steps = [step for step in plan.steps if "cotangent" in step.forms]
+    values = [v for step in steps for v in (*step.node.inputs, *step.node.outputs) if v is not None]
+    varying = {
+        v.name: v
+        for v in (*values, plan.target, *plan.sources)
+        if v.name in plan.roles and v.constant is None
+    }
+    if any(plan.roles[v.name].roles[:1] != (Role.BATCH,) or v.shape[0] != 1 for v in varying.values()):
+        return None
+    wide = {name: replace(v, shape=(count, *v.shape[1:])) for name, v in varying.items()}
+
+    def widened(node: Node) -> Node:
+        inputs = tuple(wide.get(v.name, v) if v is not None else None for v in node.inputs)
+        outputs = tuple(wide.get(v.name, v) if v is not None else None for v in node.outputs)
+        return replace(node, inputs=inputs, outputs=outputs)
+
+    nodes = {step.node.name: widened(step.node) for step in steps}
+    graph = plan.graph
+    return replace(
+        plan,
+        graph=replace(
+            graph,
+            nodes=tuple(nodes.get(node.name, node) for node in graph.nodes),
+            inputs=tuple(wide.get(v.name, v) for v in graph.inputs),
+        ),
+        steps=tuple(replace(step, node=nodes[step.node.name]) for step in steps),
+        target=wide[plan.target.name],
+        sources=tuple(wide[v.name] for v in plan.sources),
+    )
