@@ -1,6 +1,7 @@
 """`Explainer`: the library's front door. It joins the engine to the rules, the zoo and the photos."""
 
 import functools
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from srd_onnx.engine import (
     standalone,
     values_named,
 )
+from srd_onnx.erf import Erf, Positions, whole
 from srd_onnx.explanation import Explanation
 from srd_onnx.files import atomic_write
 from srd_onnx.inputs import (
@@ -26,9 +28,12 @@ from srd_onnx.inputs import (
     Sources,
     require_channels,
 )
+from srd_onnx.inside import each_erf, each_ratios, listed
 from srd_onnx.ir import Value
+from srd_onnx.layers import Layer
 from srd_onnx.plan import Plan
 from srd_onnx.preprocess import Preprocess
+from srd_onnx.ratios import LayerRatios
 from srd_onnx.roles import Role
 from srd_onnx.runs import SEVERAL, Ready, Run, make_several, make_single
 from srd_onnx.seed import TOP_CLASS
@@ -96,6 +101,56 @@ class Explainer(Subject):
                 for by_row in explained:
                     yield from by_row[row]
 
+    def explain_forward(
+        self, inputs: Sources, targets: Target | Sequence[Target] | None = None
+    ) -> list[Explanation]:
+        """As `explain`, by the forward pass of the paper: the sum over the PFVs of the boundary of R · ERF.
+
+        The fields are built from the input upward, layer by layer. The maps are those of `explain` but for rounding;
+        the ledger books in one what no field holds.
+        """
+        wanted = split_targets(targets)
+        found = []
+        for chunk, size in self.chunks(inputs, 1):
+            with runtime.enough_memory():
+                explained = list(self._explained(chunk, size, wanted, forward=True))
+            found += [one for row in range(len(chunk)) for by_row in explained for one in by_row[row]]
+        return found
+
+    # Inside a decision
+
+    def ratios(self, inputs: Sources) -> list[dict[str, LayerRatios]]:
+        """The sharing ratios of every layer below the boundary that mixes positions, by its original name.
+
+        They depend on the input alone, not on a target. One dictionary for each run, from the input to the boundary.
+        """
+        return list(each_ratios(self, inputs))
+
+    def erf(self, inputs: Sources, layer: str = "encoder", positions: Positions = "all") -> list[Erf]:
+        """The effective receptive fields of PFVs of a layer, for each input and each layer that the name means.
+
+        Args:
+            inputs: as for `explain`.
+            layer: a tensor, an original node, a wildcard over these, or "encoder" (the boundary).
+            positions: "all", or coordinates along the position axes of the layer, such as [(3, 4), (7, 7)].
+
+        Raises:
+            UnknownTensorError: there is no such layer.
+            OptionError: a position lies outside.
+        """
+        with runtime.enough_memory():
+            return [whole(parts) for parts in each_erf(self, inputs, layer, positions)]
+
+    def erf_each(
+        self, inputs: Sources, layer: str = "encoder", positions: Positions = "all"
+    ) -> Iterator[Erf]:
+        """As `erf`, a few hundred positions at a time, so that the largest layer needs little memory."""
+        yield from itertools.chain.from_iterable(each_erf(self, inputs, layer, positions))
+
+    def layers(self) -> list[Layer]:
+        """The layers that relevance crosses, from the input to the target, for `input_shape`."""
+        return listed(self)
+
     def preactivations(self, inputs: Sources, names: str | Sequence[str] | None = None) -> dict[str, Array]:
         """Inner tensors of the graph, by name: the augmented outputs.
 
@@ -160,38 +215,45 @@ class Explainer(Subject):
 
     # Inside
 
-    def _explained(self, items: list[Item], size: int, wanted: Wanted) -> Iterator[list[list[Explanation]]]:
+    def _explained(
+        self, items: list[Item], size: int, wanted: Wanted, *, forward: bool = False
+    ) -> Iterator[list[list[Explanation]]]:
         """For each kind of target the explanations of each input."""
         if wanted.classes:
-            yield self._classes(items, size, wanted)
+            yield self._classes(items, size, wanted, forward=forward)
         if wanted.contrasts:
-            yield self._contrasts(items, size, wanted.contrasts)
+            yield self._contrasts(items, size, wanted.contrasts, forward=forward)
         for tensor in dict.fromkeys(at.tensor for at in wanted.selections):
-            yield self._selections(items, size, [at for at in wanted.selections if at.tensor == tensor])
+            alike = [at for at in wanted.selections if at.tensor == tensor]
+            yield self._selections(items, size, alike, forward=forward)
 
-    def _classes(self, items: list[Item], size: int, wanted: Wanted) -> list[list[Explanation]]:
-        run = self._run(items, size, None, free=False, several=wanted.class_count >= SEVERAL)
+    def _classes(
+        self, items: list[Item], size: int, wanted: Wanted, *, forward: bool
+    ) -> list[list[Explanation]]:
+        run = self._run(items, size, None, free=False, several=forward or wanted.class_count >= SEVERAL)
         first = wanted.classes[0]
         # An index needs no prediction first.
         scores = run.scores(first if isinstance(first, int) and first >= 0 else TOP_CLASS)
         rows = [resolve_classes(wanted.classes, scores[i], self.labels) for i in range(len(items))]
         columns = [[row[min(c, len(row) - 1)] for row in rows] for c in range(max(map(len, rows)))]
         seeds = [np.array(c + [c[-1]] * (size - len(items)), np.int64) for c in columns]
-        results = run.results(seeds)
+        results = run.results(seeds, forward=forward)
         return [
             [self._explanation(run, results[c], i, item, t, self.label(t)) for c, t in enumerate(rows[i])]
             for i, item in enumerate(items)
         ]
 
-    def _contrasts(self, items: list[Item], size: int, wanted: Sequence[Contrast]) -> list[list[Explanation]]:
-        run = self._run(items, size, None, free=True, several=len(wanted) >= SEVERAL)
+    def _contrasts(
+        self, items: list[Item], size: int, wanted: Sequence[Contrast], *, forward: bool
+    ) -> list[list[Explanation]]:
+        run = self._run(items, size, None, free=True, several=forward or len(wanted) >= SEVERAL)
         scores = run.scores(None)
         rows = [[resolve_contrast(one, scores[i], self.labels) for one in wanted] for i in range(len(items))]
         seeds = [np.zeros((size, scores.shape[1]), scores.dtype) for _ in wanted]
         for i, row in enumerate(rows):
             for seed, (of, over) in zip(seeds, row, strict=True):
                 seed[i, of], seed[i, over] = 1, -1
-        results = run.results(seeds)
+        results = run.results(seeds, forward=forward)
         return [
             [
                 self._explanation(run, result, i, item, f"{of}-over-{over}", self._rather(of, over))
@@ -204,13 +266,16 @@ class Explainer(Subject):
         names = (f"class {c}" if self.label(c) is None else f"{self.label(c)} ({c})" for c in (of, over))
         return " rather than ".join(names)
 
-    def _selections(self, items: list[Item], size: int, wanted: Sequence[At]) -> list[list[Explanation]]:
+    def _selections(
+        self, items: list[Item], size: int, wanted: Sequence[At], *, forward: bool
+    ) -> list[list[Explanation]]:
         """Explanations of some elements of one tensor."""
-        run = self._run(items, size, wanted[0].tensor, free=True, several=len(wanted) >= SEVERAL)
+        run = self._run(items, size, wanted[0].tensor, free=True, several=forward or len(wanted) >= SEVERAL)
         target = run.plan.target
         has_batch = run.plan.roles[target.name].roles[:1] == (Role.BATCH,)
         shape = target.shape[1:] if has_batch else target.shape
-        results = run.results([np.tile(at.direction(shape), (size, 1)).astype(target.dtype) for at in wanted])
+        seeds = [np.tile(at.direction(shape), (size, 1)).astype(target.dtype) for at in wanted]
+        results = run.results(seeds, forward=forward)
         return [
             [
                 self._explanation(run, result, i, item, str(at), None)

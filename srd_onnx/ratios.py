@@ -181,6 +181,22 @@ def shared_steps(plan: Plan) -> Iterator[tuple[Step, int, Value]]:
                     yield step, output, value
 
 
+def structure_of(plan: Plan) -> tuple[tuple[Step, LayerRatios], ...]:
+    """Each step with what feeds what, an equal part each in place of ratios; nothing feeds where data decides that."""
+    found = []
+    for step, output, value in shared_steps(plan):
+        emit = Emitter(plan.graph, plan.roles)
+        taps = step.rule.taps(emit, step.node) if step.rule.taps and not step.routes else None
+        if taps is not None:
+            feeds = {taps.operand: _declared(plan, step, taps)}
+        else:
+            feeds = {} if needed(plan, step, output) else feeds_of(plan, step, output, {})
+        incoming = tuple(Incoming(step.node.input(i).name, fed.parts, fed) for i, fed in feeds.items())
+        shape = position_shape(plan, value)
+        found.append((step, LayerRatios(label(step), str(step.node.key), value.name, shape, incoming, None)))
+    return tuple(found)
+
+
 def run_ratios(
     ready: RatioSession, feeds: Mapping[str, Array]
 ) -> tuple[tuple[LayerRatios, ...], dict[str, Array]]:

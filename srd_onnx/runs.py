@@ -1,7 +1,7 @@
 """One or several targets on the same inputs: pass by pass, or by ratios that are computed once."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -24,7 +24,7 @@ from srd_onnx.plan import Plan
 from srd_onnx.ratios import LayerRatios, run_ratios
 from srd_onnx.rule import RuleTable
 from srd_onnx.seed import TOP_CLASS
-from srd_onnx.several import SeveralSession, carried, compile_several, scores_of
+from srd_onnx.several import Several, SeveralSession, carried, compile_several, raised, scores_of
 
 SEVERAL = 4  # targets from which ratios are cheaper than passes
 
@@ -118,14 +118,16 @@ class Run:
         self._first = run_explanation(self.ready.session, self.ready.compiled, self.feeds, seed)
         return self._first.scores
 
-    def results(self, seeds: Sequence[Array]) -> list[Result]:
+    def results(self, seeds: Sequence[Array], *, forward: bool = False) -> list[Result]:
         """Explanations of T seeds, each int64 [N] targets or directions [N, K].
+
+        With `forward` by effective receptive fields, from the input up; else from the target back.
 
         Raises:
             NonFiniteError: if one of them is not finite.
         """
         if isinstance(self.ready, Many):
-            return self._several(self.ready, seeds)
+            return self._several(self.ready, seeds, raised if forward else carried)
         return [self._pass(self.ready, seed) for seed in seeds]
 
     def _pass(self, ready: Single, seed: Array) -> Result:
@@ -134,9 +136,9 @@ class Run:
             return first
         return run_explanation(ready.session, ready.compiled, self.feeds, seed)
 
-    def _several(self, ready: Many, seeds: Sequence[Array]) -> list[Result]:
+    def _several(self, ready: Many, seeds: Sequence[Array], way: Callable[..., Several]) -> list[Result]:
         layers, found = self._by_ratios(ready)
-        several = carried(ready.sessions, layers, found, seeds)
+        several = way(ready.sessions, layers, found, seeds)
         results = []
         for t in range(len(seeds)):
             relevance = {name: maps[t] for name, maps in several.relevance.items()}

@@ -5,6 +5,7 @@ each, in a small model of its own that reads the forward tensors it needs; for s
 tensor of the head has a batch axis.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -13,14 +14,14 @@ import onnxruntime
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from srd_onnx.backward import Head, build_head, relevance_shape
-from srd_onnx.feeds import read_by
+from srd_onnx.feeds import position_shape, read_by
 from srd_onnx.ir import Array, Node
 from srd_onnx.plan import Plan
-from srd_onnx.ratios import LayerRatios, RatioSession, compile_ratios, real, run_ratios
+from srd_onnx.ratios import LayerRatios, RatioSession, compile_ratios, real
 from srd_onnx.roles import Role
 from srd_onnx.runtime import make_session, run
 from srd_onnx.seed import DIRECTION, TARGET
-from srd_onnx.sharing import backward
+from srd_onnx.sharing import backward, forward
 
 _AT_ONCE = 16  # targets that one run of the head takes
 _SHARE, _SEED, _SCORES, _CHOSEN, _LEDGER = "share/{}", "seed", "scores", "chosen", "ledger/{}"
@@ -79,31 +80,83 @@ def compile_several(
     )
 
 
-def run_several(ready: SeveralSession, feeds: Mapping[str, Array], seeds: Sequence[Array]) -> Several:
-    """Carry T seeds back to the inputs: each int64 [N] targets, or [N, K] directions."""
-    layers, found = run_ratios(ready.ratios, feeds)
-    return carried(ready, layers, found, seeds)
-
-
 def carried(
     ready: SeveralSession, layers: Sequence[LayerRatios], found: Mapping[str, Array], seeds: Sequence[Array]
 ) -> Several:
-    """As `run_several`, from what `run_ratios` gave."""
+    """Carry T seeds back to the inputs.
+
+    Args:
+        ready: the sessions.
+        layers: the ratios that `run_ratios` gave,
+        found: and the forward tensors.
+        seeds: each int64 [N] targets, or [N, K] directions.
+    """
     plan = ready.ratios.plan
+    head = _head_of(ready, found, seeds)
+    below = backward(layers, head.start, plan.options.bias, keep=[source.name for source in plan.sources])
+    lost = [(name, _per_item(amount, plan)) for name, amount in below.ledger]
+    return _assembled(ready, head, below.shares, lost)
+
+
+def raised(
+    ready: SeveralSession, layers: Sequence[LayerRatios], found: Mapping[str, Array], seeds: Sequence[Array]
+) -> Several:
+    """As `carried`, by the forward pass: the sum over the PFVs of the boundary of R · ERF."""
+    plan = ready.ratios.plan
+    head = _head_of(ready, found, seeds)
+    shares: dict[str, Array] = {}
+    lost: list[tuple[str, Array]] = []
+    for source in plan.sources:
+        size = math.prod(position_shape(plan, source))
+        for one in forward(layers, source.name, size, plan.options.bias):
+            entered = head.start.get(one.tensor)
+            if entered is not None:
+                shares[source.name] = shares.get(source.name, 0) + one.fields @ entered
+                if source is plan.sources[0]:
+                    amount = one.booked[:, None] * entered
+                    lost.append((f"outside the fields of {one.tensor}", _per_item(amount, plan)))
+    return _assembled(ready, head, shares, lost)
+
+
+@dataclass(frozen=True, eq=False)
+class _HeadResult:
+    """What the heads of T seeds gave: relevance [J, T] of each tensor of the boundary, and their numbers."""
+
+    start: Mapping[str, Array]
+    seed: Array
+    scores: Array
+    ledger: list[Array]
+
+
+def _head_of(ready: SeveralSession, found: Mapping[str, Array], seeds: Sequence[Array]) -> _HeadResult:
     heads = list(_heads(ready, found, seeds))
-    start = {name: real(np.concatenate([h[_SHARE.format(name)] for h in heads]).T) for name in plan.boundary}
-    sources = [source.name for source in plan.sources]
-    below = backward(layers, start, plan.options.bias, keep=sources)
-    count, batch = len(seeds), plan.batch
-    relevance = {
-        source.name: below.shares[source.name].T.reshape(count, *relevance_shape(plan, source))
-        for source in plan.sources
-    }
-    own = [np.concatenate([h[_LEDGER.format(i)] for h in heads]) for i in range(len(ready.booked))]
-    lost = [amount.reshape(batch, -1, count).sum(axis=1).T for _, amount in below.ledger]
-    booked = (*ready.booked, *(name for name, _ in below.ledger))
-    ledger = np.stack([*own, *lost], axis=-1) if booked else np.zeros((count, batch, 0), np.float32)
-    return Several(relevance, np.concatenate([h[_SEED] for h in heads]), heads[0][_SCORES], ledger, booked)
+
+    def joined(name: str) -> Array:
+        return np.concatenate([head[name] for head in heads])
+
+    start = {name: real(joined(_SHARE.format(name)).T) for name in ready.ratios.plan.boundary}
+    ledger = [joined(_LEDGER.format(i)) for i in range(len(ready.booked))]
+    return _HeadResult(start, joined(_SEED), heads[0][_SCORES], ledger)
+
+
+def _per_item(amount: Array, plan: Plan) -> Array:
+    """[J, T] to its sums per batch item, [T, N]."""
+    summed: Array = amount.reshape(plan.batch, -1, amount.shape[1]).sum(axis=1)
+    return summed.T
+
+
+def _assembled(
+    ready: SeveralSession,
+    head: _HeadResult,
+    shares: Mapping[str, Array],
+    lost: Sequence[tuple[str, Array]],
+) -> Several:
+    plan = ready.ratios.plan
+    relevance = {s.name: shares[s.name].T.reshape(-1, *relevance_shape(plan, s)) for s in plan.sources}
+    amounts = [*head.ledger, *(amount for _, amount in lost)]
+    booked = (*ready.booked, *(name for name, _ in lost))
+    ledger = np.stack(amounts, axis=-1) if booked else np.zeros((*head.seed.shape, 0), np.float32)
+    return Several(relevance, head.seed, head.scores, ledger, booked)
 
 
 def scores_of(ready: SeveralSession, found: Mapping[str, Array]) -> Array:

@@ -6,6 +6,8 @@
 The share of the bias goes the way that `bias` says: spread over the positions that feed, or booked.
 """
 
+import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -60,7 +62,23 @@ def backward(
     return Carried(shares, tuple(ledger))
 
 
-def forward(layers: Sequence[LayerRatios], source: str, size: int, bias: str) -> Iterator[tuple[str, Any]]:
+@dataclass(frozen=True, eq=False)
+class Fields:
+    """The effective receptive fields of all positions of one tensor.
+
+    Attributes:
+        tensor: its name.
+        fields: [I, J]: for each of J positions its field over I input positions, one column each; a scipy.sparse array,
+            or a dense one where that is smaller.
+        booked: [J]: the part of each PFV that no input position holds.
+    """
+
+    tensor: str
+    fields: Any
+    booked: Array
+
+
+def forward(layers: Sequence[LayerRatios], source: str, size: int, bias: str) -> Iterator[Fields]:
     """Effective receptive fields from the input upward, layer by layer.
 
     Args:
@@ -68,27 +86,38 @@ def forward(layers: Sequence[LayerRatios], source: str, size: int, bias: str) ->
         source: the input whose positions the fields are made of.
         size: I, how many positions it has.
         bias: "distribute" or "ledger".
-
-    Yields:
-        the name of a tensor and its fields [I, J], one column per position of it: a scipy.sparse array, or a dense one
-        where that is smaller. The last time a tensor's name is yielded its fields are complete.
     """
     from scipy.sparse import eye_array
 
-    fields: dict[str, Any] = {source: eye_array(size, format="csr", dtype=np.float32)}
-    uses = _uses(layers)
-    yield source, fields[source]
+    start = Fields(source, eye_array(size, format="csr", dtype=np.float32), np.zeros(size, np.float32))
+    found = {source: start}
+    uses = Counter(one.tensor for layer in layers for one in layer.incoming)
+    yield start
     for layer in reversed(layers):
+        parts = [(one, found[one.tensor]) for one in layer.incoming if one.tensor in found]
+        if parts:
+            found[layer.tensor] = _raised(layer, parts, bias)
+            yield found[layer.tensor]
+        uses.subtract(one.tensor for one in layer.incoming)
         for one in layer.incoming:
-            below = fields.get(one.tensor)
-            if below is not None:
-                flow = below if is_through(layer, one) else _product(below, matrix(layer, one, bias))
-                fields[layer.tensor] = _sum(fields[layer.tensor], flow) if layer.tensor in fields else flow
-            uses[one.tensor] -= 1
             if not uses[one.tensor]:
-                fields.pop(one.tensor, None)
-        if layer.tensor in fields:
-            yield layer.tensor, fields[layer.tensor]
+                found.pop(one.tensor, None)
+
+
+def _raised(layer: LayerRatios, parts: Sequence[tuple[Incoming, Fields]], bias: str) -> Fields:
+    """The fields of a layer from those of its operands."""
+    fields = None
+    lost = unplaced(layer, bias)
+    booked = np.zeros(math.prod(layer.shape), np.float32) if lost is None else lost
+    for one, below in parts:
+        if is_through(layer, one):
+            flow, more = below.fields, below.booked
+        else:
+            taps = matrix(layer, one, bias)
+            flow, more = _product(below.fields, taps), taps.T @ below.booked
+        fields = flow if fields is None else _sum(fields, flow)
+        booked = booked + more
+    return Fields(layer.tensor, fields, booked)
 
 
 def matrix(layer: LayerRatios, one: Incoming, bias: str) -> Any:
@@ -115,14 +144,6 @@ def unplaced(layer: LayerRatios, bias: str) -> Array | None:
 def is_through(layer: LayerRatios, one: Incoming) -> bool:
     """Whether every position of the operand is wholly what the position of the layer is."""
     return not layer.mixes and one.feeds.is_identity
-
-
-def _uses(layers: Sequence[LayerRatios]) -> dict[str, int]:
-    uses: dict[str, int] = {}
-    for layer in layers:
-        for one in layer.incoming:
-            uses[one.tensor] = uses.get(one.tensor, 0) + 1
-    return uses
 
 
 def _product(below: Any, taps: Any) -> Any:

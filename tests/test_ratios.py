@@ -1,4 +1,4 @@
-"""Sharing ratios as data, row by row of the case table, against the definition; and wrong ones, which it must notice."""
+"""Sharing ratios as data, row by row of the case table, against the definition; wrong ones it must notice."""
 
 from collections.abc import Callable
 from dataclasses import replace
