@@ -30,6 +30,7 @@ class Layer:
         tensor: its own name.
         shape: of the tensor.
         positions: sizes of its position axes.
+        channels: how many numbers its PFVs have.
         mixes: whether the node mixes positions or operands, so that there are sharing ratios.
         stride: input positions from one position to the next along each axis; None where its axes are not those of the
             input any more (tokens).
@@ -42,6 +43,7 @@ class Layer:
     tensor: str
     shape: tuple[int, ...]
     positions: tuple[int, ...]
+    channels: int
     mixes: bool
     stride: tuple[float, ...] | None
     field: tuple[int, ...] | None
@@ -69,6 +71,7 @@ def layers_of(plan: Plan) -> list[Layer]:
             layer.tensor,
             values[layer.tensor].shape,
             sizes_of(plan, layer.tensor),
+            math.prod(values[layer.tensor].shape[axis] for axis in plan.roles[layer.tensor].channels),
             not step.routes,
             strides.get(layer.tensor),
             fields[layer.tensor],

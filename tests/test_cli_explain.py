@@ -9,6 +9,7 @@ from PIL import Image
 
 from srd_onnx import Explainer
 from srd_onnx.cli.options import targets_of
+from srd_onnx.targets import Contrast
 from srd_onnx.zoo import sample_photo, zoo
 from tests.cli_tools import HOSTILE, document, photo, run, saved, small
 
@@ -192,3 +193,38 @@ def test_a_label_with_a_comma_is_one_target(tmp_path: Path) -> None:
     arguments = ("explain", "squeezenet11", sample_photo(), "-o", tmp_path, "--json")
     found = document(run(*arguments, "-t", "tabby, tabby cat", "-t", "282,285"))
     assert [one["target"] for one in found["explanations"]] == [281, 282, 285]
+
+
+def test_contrasts_are_explained_beside_targets_or_alone(tmp_path: Path) -> None:
+    arguments = ("explain", "squeezenet11", sample_photo(), "-o", tmp_path, "--json")
+    alone = document(run(*arguments, "--contrast", "285", "tabby, tabby cat"))
+    assert [one["target"] for one in alone["explanations"]] == ["285-over-281"]
+    (right,) = Explainer("squeezenet11").explain(sample_photo(), Contrast(285, 281))
+    assert alone["explanations"][0]["label"] == right.label
+    with np.load(tmp_path / "chelsea.285-over-281.npz") as archive:
+        np.testing.assert_allclose(archive["relevance"], right.relevance, rtol=1e-5, atol=1e-7)
+    pairs = ("--contrast", 285, 281, "--contrast", 281, 285)
+    both = document(run(*arguments, *pairs, "-t", 285))
+    assert [one["target"] for one in both["explanations"]] == [285, "285-over-281", "281-over-285"]
+    assert "Egyptian cat (285) rather than tabby, tabby cat (281)" in run(*arguments[:-1], *pairs).stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["--contrast", "285", "--json"],
+            "--contrast takes two classes: what speaks for A rather than B; got '285'",
+        ),
+        (["--contrast=285"], "--contrast takes two classes"),
+        (["--contrast", "3", "3"], "a contrast is between two classes, but both are class 3"),
+        (["--contrast", "3", "-1"], "target -1 does not exist"),
+        (["--contrast", "3", "top2"], "a contrast is between two classes: '3' and 'top2' are more"),
+        (["--contrast"], "requires an argument"),
+    ],
+)
+def test_what_is_no_contrast_is_said(tmp_path: Path, arguments: list[str], message: str) -> None:
+    result = run("explain", small(tmp_path), photo(tmp_path / "a.png"), "-o", tmp_path / "o", *arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert not (tmp_path / "o").exists()

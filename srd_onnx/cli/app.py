@@ -9,7 +9,9 @@ from srd_onnx.cli.check import check
 from srd_onnx.cli.compile import compile_command
 from srd_onnx.cli.console import error, note
 from srd_onnx.cli.explain import explain
+from srd_onnx.cli.layers import layers
 from srd_onnx.cli.models import models
+from srd_onnx.cli.options import Contrasting
 from srd_onnx.errors import SrdOnnxError
 
 
@@ -35,9 +37,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(explain)
+app.command(cls=Contrasting)(explain)
 app.command()(check)
 app.command("compile")(compile_command)
+app.command()(layers)
 app.command()(models)
 
 

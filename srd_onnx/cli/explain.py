@@ -4,105 +4,87 @@ import contextlib
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from srd_onnx.cli import preprocessing
-from srd_onnx.cli.console import error, note, stderr, warning, write_json
+from srd_onnx.cli.console import error, note, stderr, write_json
+from srd_onnx.cli.opening import opened
 from srd_onnx.cli.options import (
     DEFAULT,
+    OUT,
     BiasOption,
     BoundaryOption,
+    ChannelOrderOption,
+    ContrastOption,
+    CropOption,
+    ImagesArgument,
     JsonOption,
+    LabelsOption,
     LayoutOption,
+    MeanOption,
     ModelArgument,
+    OutOption,
+    PreprocessOption,
     PresetOption,
+    ProviderOption,
+    ResizeOption,
+    ScaleOption,
     SeedOption,
     SignOption,
-    explainer_for,
+    StdOption,
+    TargetOption,
+    contrasts_of,
     layout_of,
     targets_of,
 )
+from srd_onnx.cli.preprocessing import parsed
 from srd_onnx.errors import InputError, SrdOnnxError
 
 if TYPE_CHECKING:
     from srd_onnx.cli.record import Record
     from srd_onnx.explainer import Explainer
-
-_PHOTO = "How a photo becomes the model's input: x = (pixel · scale − mean) / std"
-
-
-def _photo(name: str, metavar: str, help_text: str) -> Any:
-    return typer.Option(name, metavar=metavar, help=help_text, show_default=False, rich_help_panel=_PHOTO)
+    from srd_onnx.targets import Target
 
 
 def explain(
     *,
     model: ModelArgument,
-    images: Annotated[
-        list[Path],
-        typer.Argument(metavar="IMAGE", help="Photos: PNG, JPEG, WebP, ...", show_default=False),
-    ],
-    target: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--target",
-            "-t",
-            metavar="INDEX|LABEL|topN",
-            help="The class to explain: 281, 'tabby, tabby cat', top3, or 281,285. Repeat it for several. "
-            "The prediction if left out.",
-            show_default=False,
-        ),
-    ] = None,
-    out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="DIR", help="Where the pictures and numbers go.")
-    ] = Path("srd-onnx-out"),
+    images: ImagesArgument,
+    target: TargetOption = None,
+    contrast: ContrastOption = None,
+    out: OutOption = OUT,
     preset: PresetOption = DEFAULT,
     boundary: BoundaryOption = None,
     seed: SeedOption = None,
     sign: SignOption = None,
     bias: BiasOption = None,
     layout: LayoutOption = None,
-    preprocess: Annotated[
-        Path | None,
-        _photo("--preprocess", "FILE.toml", "All of it from a file; single options replace its values."),
-    ] = None,
-    resize: Annotated[
-        str | None, _photo("--resize", "N|HxW|none", "The short side, or the exact size.")
-    ] = None,
-    crop: Annotated[str | None, _photo("--crop", "N|HxW|none", "The centre that is kept.")] = None,
-    scale: Annotated[str | None, _photo("--scale", "S", "Such as 1/255.")] = None,
-    mean: Annotated[str | None, _photo("--mean", "A[,B,C]", "One value, or one per channel.")] = None,
-    std: Annotated[str | None, _photo("--std", "A[,B,C]", "One value, or one per channel.")] = None,
-    channel_order: Annotated[
-        str | None, _photo("--channel-order", "RGB|BGR|GRAY", "Of the model's input.")
-    ] = None,
-    labels: Annotated[
-        Path | None,
-        typer.Option(
-            "--labels", metavar="FILE", help="Class names: one per line, or JSON.", show_default=False
-        ),
-    ] = None,
-    provider: Annotated[
-        str, typer.Option("--provider", metavar="auto|cuda|cpu", help="auto: CUDA where it works.")
-    ] = "auto",
+    preprocess: PreprocessOption = None,
+    resize: ResizeOption = None,
+    crop: CropOption = None,
+    scale: ScaleOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    channel_order: ChannelOrderOption = None,
+    labels: LabelsOption = None,
+    provider: ProviderOption = "auto",
     json: JsonOption = False,
 ) -> None:
     """Explain what MODEL sees in each IMAGE: a picture, the numbers, and explanations.json.
 
     Exit code 2 if an image could not be explained; the others are, and the JSON lists both.
     """
-    from srd_onnx.cli.record import Record, existing, usable
-    from srd_onnx.inputs import ARRAY_FILES
+    from srd_onnx.cli.record import Record
 
-    given = preprocessing.parsed(
-        resize=resize, crop=crop, scale=scale, mean=mean, std=std, channel_order=channel_order
-    )
-    existing(images)
-    usable(out)
-    explainer = explainer_for(
+    given = parsed(resize=resize, crop=crop, scale=scale, mean=mean, std=std, channel_order=channel_order)
+    wanted = [*(targets_of(target) or ()), *contrasts_of(contrast)] or None
+    explainer, said = opened(
         model,
+        images,
+        out,
+        preprocess,
+        given,
         preset=preset,
         boundary=boundary,
         seed=seed,
@@ -113,41 +95,14 @@ def explain(
         providers=provider,
     )
     record = Record(out, sys.argv)
-    assumed = _settle_preprocessing(explainer, preprocess, given)
-    photos = any(image.suffix.lower() not in ARRAY_FILES for image in images)
-    _announce(explainer, record, assumed if photos else ())
-    _explain_all(explainer, images, targets_of(target), record)
+    for text in said:
+        record.note(text, announced=True)
+    _explain_all(explainer, images, wanted, record)
     _report(record, len(images), json=json)
 
 
-def _settle_preprocessing(
-    explainer: "Explainer", file: Path | None, given: preprocessing.Given
-) -> tuple[str, ...]:
-    """Give the explainer what the file, the zoo or a guess says, under the single options; what is a guess."""
-    from srd_onnx.preprocess import Preprocess, preprocess_from_toml
-
-    base = preprocess_from_toml(file) if file is not None else explainer.preprocess
-    if not isinstance(base, Preprocess):
-        raise TypeError("the explainer has a preprocessing of its own")
-    if file is None and explainer.preprocess_assumed:
-        explainer.preprocess, assumed = preprocessing.guessed(base, given)
-    else:
-        explainer.preprocess, assumed = preprocessing.completed(base, given), ()
-    explainer.preprocess_assumed = bool(assumed)
-    return assumed
-
-
-def _announce(explainer: "Explainer", record: "Record", assumed: Sequence[str]) -> None:
-    from srd_onnx.cli.summary import notes_before, warnings_before
-
-    for say, texts in ((warning, warnings_before(explainer, assumed)), (note, notes_before(explainer))):
-        for text in texts:
-            record.note(text, announced=True)
-            say(text)
-
-
 def _explain_all(
-    explainer: "Explainer", images: Sequence[Path], targets: list[str] | None, record: "Record"
+    explainer: "Explainer", images: Sequence[Path], targets: "Sequence[Target] | None", record: "Record"
 ) -> None:
     from srd_onnx.cli.record import FILE, unique_names
 
@@ -175,7 +130,7 @@ def _explain_all(
 
 
 def _explain_one(
-    explainer: "Explainer", image: Path, targets: list[str] | None, name: str, record: "Record"
+    explainer: "Explainer", image: Path, targets: "Sequence[Target] | None", name: str, record: "Record"
 ) -> None:
     from srd_onnx.cli.summary import notes_after
 

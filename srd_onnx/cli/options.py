@@ -2,22 +2,33 @@
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
+from typer.core import TyperCommand
 
+from srd_onnx.errors import OptionError
 from srd_onnx.options import DEFAULT_PRESET, PRESETS, Bias, Seed, Sign
 
 if TYPE_CHECKING:
     from srd_onnx.explainer import Explainer
+    from srd_onnx.targets import Contrast
 
+CONTRAST = "--contrast"
+_SEPARATOR = "\x1f"  # of the two classes of a contrast; no label holds it
 _ENGINE = "How it is explained"
+_PHOTO = "How a photo becomes the model's input: x = (pixel · scale − mean) / std"
 
 
 def _choice(name: str, kind: Any, help_text: str) -> Any:
     return typer.Option(
         name, metavar="|".join(get_args(kind)), help=help_text, show_default=False, rich_help_panel=_ENGINE
     )
+
+
+def _photo(name: str, metavar: str, help_text: str) -> Any:
+    return typer.Option(name, metavar=metavar, help=help_text, show_default=False, rich_help_panel=_PHOTO)
 
 
 ModelArgument = Annotated[
@@ -55,9 +66,50 @@ LayoutOption = Annotated[
         rich_help_panel=_ENGINE,
     ),
 ]
+ImagesArgument = Annotated[
+    list[Path], typer.Argument(metavar="IMAGE", help="Photos: PNG, JPEG, WebP, ...", show_default=False)
+]
+PreprocessOption = Annotated[
+    Path | None,
+    _photo("--preprocess", "FILE.toml", "All of it from a file; single options replace its values."),
+]
+ResizeOption = Annotated[str | None, _photo("--resize", "N|HxW|none", "The short side, or the exact size.")]
+CropOption = Annotated[str | None, _photo("--crop", "N|HxW|none", "The centre that is kept.")]
+ScaleOption = Annotated[str | None, _photo("--scale", "S", "Such as 1/255.")]
+MeanOption = Annotated[str | None, _photo("--mean", "A[,B,C]", "One value, or one per channel.")]
+StdOption = Annotated[str | None, _photo("--std", "A[,B,C]", "One value, or one per channel.")]
+ChannelOrderOption = Annotated[str | None, _photo("--channel-order", "RGB|BGR|GRAY", "Of the model's input.")]
+LabelsOption = Annotated[
+    Path | None,
+    typer.Option("--labels", metavar="FILE", help="Class names: one per line, or JSON.", show_default=False),
+]
+ProviderOption = Annotated[
+    str, typer.Option("--provider", metavar="auto|cuda|cpu", help="auto: CUDA where it works.")
+]
+OutOption = Annotated[
+    Path, typer.Option("--out", "-o", metavar="DIR", help="Where the pictures and numbers go.")
+]
+TargetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--target",
+        "-t",
+        metavar="INDEX|LABEL|topN",
+        help="The class to explain: 281, 'tabby, tabby cat', top3, or 281,285. Repeat it for several. "
+        "The prediction if left out.",
+        show_default=False,
+    ),
+]
+ContrastOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        CONTRAST, metavar="A B", help="What speaks for class A rather than B. Repeatable.", show_default=False
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, and nothing else there.")]
 
 DEFAULT = DEFAULT_PRESET
+OUT = Path("srd-onnx-out")
 
 
 def explainer_for(model: str, **options: Any) -> "Explainer":
@@ -77,6 +129,41 @@ def layout_of(text: str | None) -> str | dict[str, str] | None:
         return text and text.upper()
     pairs = (part.rpartition("=") for part in text.split(","))
     return {name.strip(): letters.strip().upper() for name, _, letters in pairs}
+
+
+class Contrasting(TyperCommand):
+    """A command with `ContrastOption`: typer knows no repeatable option of two values, so that both are made one."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """With `A<separator>B` for each pair behind --contrast; an option is no value."""
+        rest, joined = list(args), []
+        while rest:
+            word = rest.pop(0)
+            if word == "--":
+                joined += [word, *rest]
+                break
+            joined.append(word)
+            if word == CONTRAST:
+                pair = [one for one in rest[:2] if not re.match("-(?![0-9])", one)]
+                joined += [_SEPARATOR.join(pair)] if pair else []
+                del rest[: len(pair)]
+        return super().parse_args(ctx, joined)
+
+
+def contrasts_of(given: Sequence[str] | None) -> "list[Contrast]":
+    """The pairs of a `ContrastOption`.
+
+    Raises: OptionError where there is only one.
+    """
+    from srd_onnx.targets import Contrast
+
+    pairs = [one.split(_SEPARATOR) for one in given or ()]
+    for pair in pairs:
+        if len(pair) != 2:
+            raise OptionError(
+                f"{CONTRAST} takes two classes: what speaks for A rather than B; got {pair[0]!r}"
+            )
+    return [Contrast(of, over) for of, over in pairs]
 
 
 def targets_of(given: Sequence[str] | None) -> list[str] | None:

@@ -144,4 +144,4 @@ def unique_names(images: Sequence[Path], folder: Path) -> list[str]:
 
 
 def _hits(name: str, kept: set[str]) -> bool:
-    return any(re.fullmatch(re.escape(name) + r"\.\d+\.(png|npz)", other) for other in kept)
+    return any(re.fullmatch(re.escape(name) + r"\..+\.(png|npz)", other) for other in kept)

@@ -8,7 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from srd_onnx.cli.console import cell, stdout
+from srd_onnx.cli.console import cell, note, stdout, warning
 from srd_onnx.cli.preprocessing import as_options
 from srd_onnx.cli.record import FILE, Record
 from srd_onnx.text import safe_file_name
@@ -18,6 +18,17 @@ if TYPE_CHECKING:
     from srd_onnx.explanation import Explanation
 
 _EXACT_ENOUGH = 1e-3  # of the seed: what sum of relevance + ledger may miss (issue 2)
+
+
+def announce(explainer: "Explainer", assumed: Sequence[str]) -> list[str]:
+    """Say what the user should know before the first result; what was said."""
+    texts = [*warnings_before(explainer, assumed)]
+    for text in texts:
+        warning(text)
+    for text in notes_before(explainer):
+        note(text)
+        texts.append(text)
+    return texts
 
 
 def warnings_before(explainer: "Explainer", assumed: Sequence[str]) -> Iterator[str]:
@@ -110,7 +121,7 @@ def _table(record: Record) -> Table:
 
 def _class(one: dict[str, Any]) -> str:
     if isinstance(one["index"], str):
-        return one["index"]
+        return one["label"] or one["index"]
     return f"{one['label']} ({one['index']})" if one["label"] is not None else f"class {one['index']}"
 
 

@@ -1,0 +1,33 @@
+"""What every command that reads photos does first."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from srd_onnx.cli.options import explainer_for
+from srd_onnx.cli.preprocessing import Given, settled
+
+if TYPE_CHECKING:
+    from srd_onnx.explainer import Explainer
+
+
+def opened(
+    model: str, images: Sequence[Path], out: Path, preprocess: Path | None, given: Given, **options: Any
+) -> tuple["Explainer", list[str]]:
+    """An explainer that reads these photos as the options say, and the notes about it that the user has read.
+
+    Args:
+        model: a file or a name.
+        images: must be there.
+        out: the folder for the results.
+        preprocess: a file that says how a photo becomes the input.
+        given: single options of it, see `preprocessing.parsed`.
+        options: of `Explainer`.
+    """
+    from srd_onnx.cli.record import existing, usable
+    from srd_onnx.cli.summary import announce
+
+    existing(images)
+    usable(out)
+    explainer = explainer_for(model, **options)
+    return explainer, announce(explainer, settled(explainer, preprocess, given, images))
