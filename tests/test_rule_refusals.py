@@ -44,6 +44,14 @@ REFUSED: list[tuple[str, Case, type[SrdOnnxError], str]] = [
         r"onnx infers \[2\] positions .* export with opset 22",
     ),
     (
+        "cubic_samples_of_a_volume",
+        row(
+            "GridSample", 20, Var("NCDHW", (1, 2, 2, 2, 2)), Rand((1, 1, 1, 1, 3)), out="NCDHW", mode="cubic"
+        ),
+        UnsupportedCaseError,
+        "mode 'cubic' on 3 axes has no rule, as it has no kernel in ONNX Runtime",
+    ),
+    (
         "dropout_training",
         row("Dropout", 13, IMAGE, Const(0.5), Const(data=True, dtype="bool"), masks=1),
         UnsupportedCaseError,

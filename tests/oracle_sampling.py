@@ -1,0 +1,112 @@
+"""Operators that read a picture between its pixels, or put pixels back: loops over samples and taps."""
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tests.oracle_types import Array, Attrs, Freeze, Oracle, Replay, here
+
+FEEDS = 1e-4  # a weight below this is rounding
+
+Tap = tuple[int, float]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One tap: the output element `to` gets `weight` times the input element `of`; channels stay what they are."""
+
+    to: tuple[int, ...]
+    of: tuple[int, ...]
+    weight: float
+
+
+def _read(readings: Sequence[Reading], shape: Sequence[int], z: Array) -> Array:
+    """`to` and `of` name the first axis and the positions."""
+    y = np.zeros(tuple(shape))
+    for r in readings:
+        y[here(r.to[0], slice(None), *r.to[1:])] += r.weight * z[here(r.of[0], slice(None), *r.of[1:])]
+    return y
+
+
+def _fed(line: Sequence[Tap]) -> list[Tap]:
+    """Each place along an axis whose taps do not cancel, once and with weight 1."""
+    sums: dict[int, float] = {}
+    for at, weight in line:
+        sums[at] = sums.get(at, 0.0) + weight
+    return [(at, 1.0) for at, weight in sums.items() if abs(weight) > FEEDS]
+
+
+def _crossed(to: tuple[int, ...], of: int, lines: Sequence[Sequence[Tap]]) -> Iterator[Reading]:
+    """Every combination of taps along the axes."""
+    for taps in itertools.product(*lines):
+        yield Reading(to, (of, *(at for at, _ in taps)), math.prod(weight for _, weight in taps))
+
+
+# GridSample
+
+
+def _cubic(distance: float) -> float:
+    d, a = abs(distance), -0.75
+    if d <= 1:
+        return (a + 2) * d**3 - (a + 3) * d**2 + 1
+    return a * d**3 - 5 * a * d**2 + 8 * a * d - 4 * a if d < 2 else 0.0
+
+
+def _reflected(index: int, size: int, *, centres: bool) -> int:
+    """Mirrored at the outer pixels' centres or at the picture's edges until it lies inside."""
+    if size == 1:
+        return 0
+    while not 0 <= index < size:
+        if index < 0:
+            index = -index if centres else -1 - index
+        else:
+            index = 2 * (size - 1) - index if centres else 2 * size - 1 - index
+    return index
+
+
+def _line(attrs: Attrs, place: float, size: int) -> list[Tap]:
+    """The taps along one axis of a sample at `place`, in pixels."""
+    mode, low = attrs.get("mode", "linear").removeprefix("bi"), math.floor(place)
+    if mode == "nearest":
+        taps = [(round(place), 1.0)]  # of two nearest ones the even, as ONNX has it
+    elif mode == "linear":
+        taps = [(low, 1 - (place - low)), (low + 1, place - low)]
+    else:
+        taps = [(at, _cubic(place - at)) for at in range(low - 1, low + 3)]
+    padding, aligned = attrs.get("padding_mode", "zeros"), bool(attrs.get("align_corners"))
+    if padding == "zeros":
+        return [(at, weight) for at, weight in taps if 0 <= at < size]
+    if padding == "border":
+        return [(min(max(at, 0), size - 1), weight) for at, weight in taps]
+    return [(_reflected(at, size, centres=aligned), weight) for at, weight in taps]
+
+
+def _pixels(attrs: Attrs, place: float, size: int) -> float:
+    return (place + 1) / 2 * (size - 1) if attrs.get("align_corners") else ((place + 1) * size - 1) / 2
+
+
+def _sampled(line: Callable[[Attrs, float, int], list[Tap]]) -> Freeze:
+    def freeze(attrs: Attrs, operands: Sequence[Any], _held: frozenset[int]) -> Replay:
+        x, grid = operands[:2]
+        readings: list[Reading] = []
+        for n, *out in np.ndindex(grid.shape[:-1]):
+            places = zip(grid[here(n, *out)][::-1], x.shape[2:], strict=True)
+            lines = [line(attrs, _pixels(attrs, float(place), size), size) for place, size in places]
+            readings += _crossed((n, *out), n, lines)
+        shape = (*x.shape[:2], *grid.shape[1:-1])
+        return lambda z: [_read(readings, shape, z[0])]
+
+    return freeze
+
+
+grid_sample = _sampled(_line)
+_grid_structure = _sampled(lambda attrs, place, size: _fed(_line(attrs, place, size)))
+
+
+SAMPLING = {
+    "GridSample": Oracle(grid_sample, _grid_structure),
+}
