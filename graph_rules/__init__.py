@@ -38,6 +38,7 @@ from graph_rules import (
     softmax,
     top_k,
     transposed_convolution,
+    unpooling,
 )
 from graph_rules.fused import EXPANSIONS
 from graph_rules.registry import RULES, rule
@@ -83,4 +84,5 @@ __all__ = [
     "softmax",
     "top_k",
     "transposed_convolution",
+    "unpooling",
 ]

@@ -1,10 +1,13 @@
 """Cases of operators that read a picture between its pixels, or put pixels back where they came from."""
 
 import itertools
+import math
 from collections.abc import Iterator
 from typing import Any
 
-from tests.case_types import Case, Operand, Rand, Var, rows
+import numpy as np
+
+from tests.case_types import Case, Const, Operand, Rand, Var, ints, rows
 
 PICTURE = Var("NCHW", (2, 3, 3, 4))
 VOLUME = Var("NCDHW", (1, 3, 2, 3, 2))
@@ -34,6 +37,44 @@ def _grids() -> Iterator[Case]:
     yield from rows("GridSample", (16, 20, 22), "default", PICTURE, GRID, held=[1])
 
 
+def _unpools() -> Iterator[Case]:
+    x, shape, versions = Var("NCHW", (2, 2, 2, 3)), (2, 2, 4, 6), (11, 22)
+    twos: dict[str, Any] = {"kernel_shape": [2, 2], "strides": [2, 2]}
+    # One element of each window of two by two, in row-major order.
+    corner = np.arange(math.prod(shape)).reshape(shape)[:, :, ::2, ::2]
+    moved = corner + np.array([0, 1, 6, 7])[np.arange(corner.size).reshape(corner.shape) * 5 % 4]
+    wide = np.arange(24).reshape(2, 2, 2, 3) * 6 + 3
+    yield from rows("MaxUnpool", versions, "overlapping", x, Const(wide - 3, "int64"), kernel_shape=[3, 3],
+                    strides=[2, 2])  # fmt: skip
+    yield from rows("MaxUnpool", versions, "twos", x, Const(moved, "int64"), **twos)
+    twice = np.where(np.arange(corner.size).reshape(corner.shape) % 3 == 1, moved - moved % 2, 7)
+    yield from rows("MaxUnpool", versions, "one_place", x, Const(twice, "int64"), **twos)
+    yield from rows("MaxUnpool", versions, "given_size", x, Const(wide, "int64"), ints(2, 2, 5, 8), **twos)
+    line = Var("NCT", (2, 2, 4))
+    places = np.arange(16).reshape(2, 2, 4) * 2
+    yield from rows("MaxUnpool", versions, "pads", line, Const(places, "int64"), kernel_shape=[3], strides=[2],
+                    pads=[1, 0])  # fmt: skip
+    yield from rows("MaxUnpool", versions, "default_stride", line, Const(places, "int64"), kernel_shape=[5])
+
+
+def _images() -> Iterator[Case]:
+    def col2im(
+        how: str, x: tuple[int, ...], image: Const, block: Const, out: str = "NCHW", **attrs: Any
+    ) -> Any:
+        return rows("Col2Im", (18,), how, Var("NCL", x), image, block, out=out, **attrs)
+
+    yield from col2im("overlapping", (2, 8, 6), ints(3, 4), ints(2, 2))
+    yield from col2im("apart", (2, 12, 4), ints(4, 6), ints(2, 3), strides=[2, 3])
+    yield from col2im("gaps", (1, 4, 4), ints(5, 6), ints(2, 1), strides=[3, 4])
+    yield from col2im("pads", (2, 8, 9), ints(3, 4), ints(2, 2), pads=[0, 1, 1, 0], dilations=[1, 2])
+    yield from col2im(
+        "strides_and_pads", (1, 18, 6), ints(4, 3), ints(3, 3), pads=[1, 2, 1, 2], strides=[2, 2]
+    )
+    yield from col2im("volume", (1, 16, 12), ints(2, 3, 4), ints(1, 2, 4), "NCDHW", pads=[0, 0, 1, 0, 0, 1])
+
+
 def cases() -> Iterator[Case]:
     """Every row of this family."""
     yield from _grids()
+    yield from _unpools()
+    yield from _images()

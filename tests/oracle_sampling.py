@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tests.oracle_types import Array, Attrs, Freeze, Oracle, Replay, here
+from tests.oracle_windows import slide
 
 FEEDS = 1e-4  # a weight below this is rounding
 
@@ -107,6 +108,70 @@ grid_sample = _sampled(_line)
 _grid_structure = _sampled(lambda attrs, place, size: _fed(_line(attrs, place, size)))
 
 
+# MaxUnpool and Col2Im
+
+
+def unpooled_shape(attrs: Attrs, operands: Sequence[Any]) -> tuple[int, ...]:
+    if len(operands) > 2 and operands[2] is not None:
+        return tuple(int(n) for n in operands[2])
+    source, kernel = operands[0].shape[2:], attrs["kernel_shape"]
+    strides, pads = attrs.get("strides", [1] * len(kernel)), attrs.get("pads", [0] * 2 * len(kernel))
+    sizes = [
+        (n - 1) * s + k - pads[a] - pads[a + len(kernel)]
+        for a, (n, s, k) in enumerate(zip(source, strides, kernel, strict=True))
+    ]
+    return (*operands[0].shape[:2], *sizes)
+
+
+def max_unpool(attrs: Attrs, operands: Sequence[Any], _held: frozenset[int]) -> Replay:
+    """The indices count the elements of the result, whatever its size; the last one to go to a place stays."""
+    shape, places = unpooled_shape(attrs, operands), operands[1]
+
+    def replay(z: Sequence[Any]) -> list[Array]:
+        flat = np.zeros(math.prod(shape))
+        for at in np.ndindex(places.shape):
+            flat[places[at]] = z[0][at]
+        return [flat.reshape(shape)]
+
+    return replay
+
+
+def _unpool_structure(attrs: Attrs, operands: Sequence[Any], _held: frozenset[int]) -> Replay:
+    """To every position of the window that a maximum stood for."""
+    shape, kernel = unpooled_shape(attrs, operands), attrs["kernel_shape"]
+    strides, pads = attrs.get("strides", [1] * len(kernel)), attrs.get("pads", [0] * 2 * len(kernel))
+
+    def replay(z: Sequence[Any]) -> list[Array]:
+        y = np.zeros(shape)
+        for at in np.ndindex(z[0].shape[2:]):
+            for tap in np.ndindex(*kernel):
+                to = [a * s + k - b for a, s, k, b in zip(at, strides, tap, pads[: len(kernel)], strict=True)]
+                if all(0 <= t < n for t, n in zip(to, shape[2:], strict=True)):
+                    y[here(..., *to)] += z[0][here(..., *at)]
+        return [y]
+
+    return replay
+
+
+def _col2im(attrs: Attrs, operands: Sequence[Any], _held: frozenset[int]) -> Replay:
+    """The blocks of a window that slides over the image, in order."""
+    image, block = (tuple(int(n) for n in o) for o in operands[1:3])
+    window = slide(attrs, image, block)
+
+    def replay(z: Sequence[Any]) -> list[Array]:
+        x = z[0].reshape(z[0].shape[0], -1, math.prod(block), z[0].shape[2])
+        y = np.zeros((*x.shape[:2], *image))
+        for number, out in enumerate(window.outputs()):
+            for element, (_, at) in enumerate(window.taps(out)):
+                if window.inside(at):
+                    y[here(..., *at)] += x[:, :, element, number]
+        return [y]
+
+    return replay
+
+
 SAMPLING = {
+    "Col2Im": Oracle(_col2im, _col2im),
+    "MaxUnpool": Oracle(max_unpool, _unpool_structure),
     "GridSample": Oracle(grid_sample, _grid_structure),
 }

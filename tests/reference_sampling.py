@@ -2,6 +2,7 @@
 
 GridSample            counts places in single precision; knows no bilinear and bicubic of before opset 20; moves places
                       outside to the border before it looks for the taps of a cubic, ONNX Runtime moves the taps
+MaxUnpool             takes the indices for those of the usual size where another one is given
 """
 
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from numpy.typing import NDArray
 from onnx.reference.op_run import OpRun
 
-from tests.oracle_sampling import grid_sample
+from tests.oracle_sampling import grid_sample, max_unpool
 
 Array = NDArray[Any]
 
@@ -25,4 +26,11 @@ class GridSample(OpRun):
         return (grid_sample(_given(**attrs), [x, grid], frozenset({1}))([x])[0].astype(x.dtype),)
 
 
-CORRECTED: list[type[OpRun]] = [GridSample]
+class MaxUnpool(OpRun):
+    op_domain = ""
+
+    def _run(self, x: Array, places: Array, shape: Any = None, **attrs: Any) -> tuple[Array]:
+        return (max_unpool(_given(**attrs), [x, places, shape], frozenset())([x])[0].astype(x.dtype),)
+
+
+CORRECTED: list[type[OpRun]] = [GridSample, MaxUnpool]
