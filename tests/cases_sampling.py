@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from srd_onnx.roles import Gate
 from tests.case_types import Case, Const, Operand, Rand, Var, ints, rows
 
 PICTURE = Var("NCHW", (2, 3, 3, 4))
@@ -73,8 +74,30 @@ def _images() -> Iterator[Case]:
     yield from col2im("volume", (1, 16, 12), ints(2, 3, 4), ints(1, 2, 4), "NCDHW", pads=[0, 0, 1, 0, 0, 1])
 
 
+def _deformed() -> Iterator[Case]:
+    def deform(how: str, x: Var, *inputs: Operand, **attrs: Any) -> Any:
+        held = [i for i, spec in enumerate(inputs, start=1) if isinstance(spec, Var)]
+        return rows("DeformConv", (19, 22), how, x, *inputs, out="NCHW", held=held, **attrs)
+
+    x = Var("NCHW", (2, 4, 4, 3))
+    padded = Var("NCHW", (2, 12, 5, 3))
+    yield from deform("pads", x, Rand((2, 4, 2, 3)), padded, pads=[1, 1, 1, 1])
+    yield from deform("constant_offsets", x, Rand((3, 4, 2, 2)), Rand((2, 8, 3, 2)), Rand((3,)))
+    gates = Var("NCHW", (2, 4, 3, 2), gate=Gate.SATURATING)
+    yield from deform("mask", x, Rand((3, 4, 2, 2)), Var("NCHW", (2, 8, 3, 2)), Rand((3,)), gates)
+    yield from deform(
+        "constant_mask", x, Rand((3, 4, 2, 2)), Var("NCHW", (2, 8, 3, 2)), None, Rand((2, 4, 3, 2))
+    )
+    two_parts = Var("NCHW", (2, 16, 2, 2)), None, Var("NCHW", (2, 8, 2, 2))
+    yield from deform("groups", x, Rand((6, 2, 2, 2)), *two_parts, group=2, offset_group=2, strides=[2, 1])
+    four = Var("NCHW", (2, 32, 2, 1))
+    yield from deform("dilations", x, Rand((2, 4, 2, 2)), four, offset_group=4, dilations=[2, 2])
+    yield from deform("beyond", x, Rand((1, 4, 1, 1)), Var("NCHW", (2, 2, 7, 3)), pads=[2, 0, 1, 0])
+
+
 def cases() -> Iterator[Case]:
     """Every row of this family."""
     yield from _grids()
     yield from _unpools()
     yield from _images()
+    yield from _deformed()

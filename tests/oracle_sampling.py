@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tests.oracle_types import Array, Attrs, Freeze, Oracle, Replay, here
-from tests.oracle_windows import slide
+from tests.oracle_windows import conv, slide
 
 FEEDS = 1e-4  # a weight below this is rounding
 
@@ -170,7 +170,52 @@ def _col2im(attrs: Attrs, operands: Sequence[Any], _held: frozenset[int]) -> Rep
     return replay
 
 
+# DeformConv
+
+
+def deform_conv(attrs: Attrs, operands: Sequence[Any], _held: frozenset[int]) -> Replay:
+    x, weights, offsets, bias, mask = [*operands, None, None][:5]
+    group, parts = attrs.get("group", 1), attrs.get("offset_group", 1)
+    window = slide(attrs, x.shape[2:], weights.shape[2:])
+    taps = math.prod(window.kernel)
+    flat = weights.reshape(*weights.shape[:2], taps)
+
+    def taken(n: int, part: int, tap: int, at: tuple[int, ...], out: tuple[int, ...]) -> list[Reading]:
+        """The taps of one sample, its gate in their weights."""
+        channel = part * taps + tap
+        places = [float(a + offsets[here(n, 2 * channel + axis, *out)]) for axis, a in enumerate(at)]
+        lines = [_line({}, place, size) for place, size in zip(places, window.source, strict=True)]
+        gate = 1.0 if mask is None else float(mask[here(n, channel, *out)])
+        return [Reading(r.to, r.of, r.weight * gate) for r in _crossed((n, *out), n, lines)]
+
+    samples = [
+        (n, part, tap, out, taken(n, part, tap, at, out))
+        for n, part in np.ndindex(x.shape[0], parts)
+        for out in window.outputs()
+        for tap, (_, at) in enumerate(window.taps(out))
+    ]
+    ins, outs, each = x.shape[1] // group, weights.shape[0] // group, x.shape[1] // parts
+
+    def replay(z: Sequence[Any]) -> list[Array]:
+        y = np.zeros((x.shape[0], weights.shape[0], *window.result))
+        for n, part, tap, out, readings in samples:
+            for channel in range(part * each, (part + 1) * each):
+                seen = sum(r.weight * z[0][here(n, channel, *r.of[1:])] for r in readings)
+                own = channel // ins
+                for to in range(own * outs, (own + 1) * outs):
+                    y[here(n, to, *out)] += flat[to, channel % ins, tap] * seen
+        return [y if bias is None else y + bias[:, None, None]]
+
+    return replay
+
+
+def _undeformed(attrs: Attrs, operands: Sequence[Any], held: frozenset[int]) -> Replay:
+    """The window without its offsets."""
+    return conv(attrs, [np.ones_like(operand) for operand in operands[:2]], held)
+
+
 SAMPLING = {
+    "DeformConv": Oracle(deform_conv, _undeformed),
     "Col2Im": Oracle(_col2im, _col2im),
     "MaxUnpool": Oracle(max_unpool, _unpool_structure),
     "GridSample": Oracle(grid_sample, _grid_structure),

@@ -2,6 +2,7 @@
 
 GridSample            counts places in single precision; knows no bilinear and bicubic of before opset 20; moves places
                       outside to the border before it looks for the taps of a cubic, ONNX Runtime moves the taps
+DeformConv            counts places in single precision; divides by 0 in pictures of one row
 MaxUnpool             takes the indices for those of the usual size where another one is given
 """
 
@@ -10,7 +11,7 @@ from typing import Any
 from numpy.typing import NDArray
 from onnx.reference.op_run import OpRun
 
-from tests.oracle_sampling import grid_sample, max_unpool
+from tests.oracle_sampling import deform_conv, grid_sample, max_unpool
 
 Array = NDArray[Any]
 
@@ -33,4 +34,14 @@ class MaxUnpool(OpRun):
         return (max_unpool(_given(**attrs), [x, places, shape], frozenset())([x])[0].astype(x.dtype),)
 
 
-CORRECTED: list[type[OpRun]] = [GridSample, MaxUnpool]
+class DeformConv(OpRun):
+    op_domain = ""
+
+    def _run(
+        self, x: Array, weights: Array, offsets: Array, bias: Any = None, mask: Any = None, **attrs: Any
+    ) -> tuple[Array]:
+        operands = [x, weights, offsets, bias, mask]
+        return (deform_conv(_given(**attrs), operands, frozenset())([x])[0].astype(x.dtype),)
+
+
+CORRECTED: list[type[OpRun]] = [DeformConv, GridSample, MaxUnpool]
