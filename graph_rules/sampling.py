@@ -157,7 +157,7 @@ class Samples:
         moved = emit(
             "ScatterElements",
             zeros,
-            self._indices(channels),
+            self.indices(channels),
             emit.reshape(parts, many),
             axis=2,
             reduction="add",
@@ -175,12 +175,12 @@ class Samples:
         """``<x[i_k(p)], flow[p]>`` over the channels for every tap: [batch, points, count]."""
         emit = self.emit
         flat = emit.reshape(x, [self.batch, channels, math.prod(self.sizes)])
-        seen = emit("GatherElements", flat, self._indices(channels), axis=2)
+        seen = emit("GatherElements", flat, self.indices(channels), axis=2)
         seen = emit.reshape(seen, [self.batch, channels, self.points, self.count])
         wide = emit.reshape(flow, [self.batch, channels, self.points, 1])
         return emit.total(emit("Mul", seen, wide), [1], keepdims=False)
 
-    def _indices(self, channels: int) -> str:
+    def indices(self, channels: int) -> str:
         """Where each tap lies in the flattened picture: int64 [batch, channels, points * count]."""
         emit, strides = self.emit, np.cumprod((1, *self.sizes[:0:-1]))[::-1]
         flat = [

@@ -95,9 +95,35 @@ def _deformed() -> Iterator[Case]:
     yield from deform("beyond", x, Rand((1, 4, 1, 1)), Var("NCHW", (2, 2, 7, 3)), pads=[2, 0, 1, 0])
 
 
+def _cut_out() -> Iterator[Case]:
+    def regions(how: str, x: Var, rois: Operand, items: Const, **attrs: Any) -> Any:
+        return rows("RoiAlign", (16, 22), how, x, rois, items, out="RCHW", **attrs)
+
+    x = Var("NCHW", (1, 3, 5, 6))
+    inside = Const([[0.5, 1.0, 4.5, 3.5], [1.25, 0.25, 3.0, 4.75], [2.0, 1.0, 3.5, 4.0]])
+    beyond = Const(
+        [[-3.0, 2.0, 4.0, 12.0], [4.0, 3.0, 2.0, 2.5], [2.0, 2.0, 2.5, 2.25], [9.0, 9.0, 12.0, 14.0]]
+    )
+    size: dict[str, Any] = {"output_height": 2, "output_width": 3}
+    for mode in ("avg", "max"):
+        yield from regions(f"{mode}", x, inside, ints(0, 0, 0), mode=mode, sampling_ratio=2, **size)
+        for how in ("half_pixel", "output_half_pixel"):
+            yield from regions(f"{mode}_{how}", x, beyond, ints(0, 0, 0, 0), mode=mode, sampling_ratio=2,
+                               coordinate_transformation_mode=how, **size)  # fmt: skip
+        frames = Var("TCHW", (3, 3, 4, 4))
+        yield from regions(f"{mode}_of_frames", frames, inside, ints(2, 0, 2), mode=mode, sampling_ratio=1,
+                           spatial_scale=0.7, **size)  # fmt: skip
+    for how in ("half_pixel", "output_half_pixel"):
+        yield from regions(
+            f"adaptive_{how}", x, beyond, ints(0, 0, 0, 0), coordinate_transformation_mode=how, **size
+        )
+    yield from regions("default", x, inside, ints(0, 0, 0))
+
+
 def cases() -> Iterator[Case]:
     """Every row of this family."""
     yield from _grids()
     yield from _unpools()
     yield from _images()
     yield from _deformed()
+    yield from _cut_out()

@@ -281,7 +281,7 @@ def emitted_position(b: Bench, shares: Sequence[Any], bias: Bias) -> Emitted:
                 outputs.append(None)
             else:
                 outputs.append((emit.sum(flows), (value.dtype, emit.axes(value).position_shape(value))))
-        batch = first.shape[b.case.out[0].find("N")] if "N" in b.case.out[0] else first.shape[0]
+        batch = first.shape[b.case.out[0].find("N")] if "N" in b.case.out[0] else 1
         outputs += [(tensor, (first.dtype, (batch,))) for _, tensor in crossing.ledger]
     return assembled(b, emit, _given(shares), outputs)
 

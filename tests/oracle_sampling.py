@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.oracle_types import Array, Attrs, Freeze, Oracle, Replay, here
+from tests.oracle_types import Array, Attrs, Freeze, Oracle, Replay, as_stored, here
 from tests.oracle_windows import conv, slide
 
 FEEDS = 1e-4  # a weight below this is rounding
@@ -214,7 +214,97 @@ def _undeformed(attrs: Attrs, operands: Sequence[Any], held: frozenset[int]) -> 
     return conv(attrs, [np.ones_like(operand) for operand in operands[:2]], held)
 
 
+# RoiAlign
+
+
+def _bilinear(place: float, size: int) -> list[Tap]:
+    """Held at the border; more than a pixel beside the picture there is nothing."""
+    if place < -1 or place > size:
+        return []
+    place = min(max(place, 0.0), size - 1.0)
+    low = math.floor(place)
+    return [(low, 1 - (place - low)), (min(low + 1, size - 1), place - low)]
+
+
+def _bins(attrs: Attrs, region: Array, axis: int, size: int) -> list[list[list[Tap]]]:
+    """For each bin of a region along an axis the taps of each of its samples."""
+    shifted = attrs.get("coordinate_transformation_mode", "half_pixel") == "half_pixel"
+    offset, scale = 0.5 if shifted else 0.0, as_stored(attrs.get("spatial_scale", 1.0))
+    start, end = (float(region[at]) * scale - offset for at in (1 - axis, 3 - axis))
+    count = attrs.get(("output_height", "output_width")[axis], 1)
+    extent = end - start if shifted else max(end - start, 1.0)
+    each = attrs.get("sampling_ratio", 0) or math.ceil(extent / count)
+    return [
+        [_bilinear(start + (b + (i + 0.5) / each) * extent / count, size) for i in range(each)]
+        for b in range(count)
+    ]
+
+
+Bin = tuple[tuple[int, ...], int, list[list[Tap]], list[list[Tap]]]
+
+
+def _regions(attrs: Attrs, operands: Sequence[Any]) -> Iterator[Bin]:
+    """(output position, item of the batch, the samples along the height, those along the width)."""
+    x, regions, items = operands[:3]
+    for number, region in enumerate(regions):
+        rows, columns = (_bins(attrs, region, axis, x.shape[2 + axis]) for axis in range(2))
+        for (p, row), (q, column) in itertools.product(enumerate(rows), enumerate(columns)):
+            yield (number, p, q), int(items[number]), row, column
+
+
+def _mean_of(line: list[list[Tap]]) -> list[Tap]:
+    return [(at, weight / len(line)) for taps in line for at, weight in taps]
+
+
+def _averaged(merged: Callable[[list[Tap]], list[Tap]]) -> Freeze:
+    def freeze(attrs: Attrs, operands: Sequence[Any], _held: frozenset[int]) -> Replay:
+        readings: list[Reading] = []
+        for to, item, *lines in _regions(attrs, operands):
+            readings += _crossed(to, item, [merged(_mean_of(line)) for line in lines])
+        shape = (
+            len(operands[1]),
+            operands[0].shape[1],
+            *(attrs.get(f"output_{a}", 1) for a in ("height", "width")),
+        )
+        return lambda z: [_read(readings, shape, z[0])]
+
+    return freeze
+
+
+def _highest(attrs: Attrs, operands: Sequence[Any], _held: frozenset[int]) -> Replay:
+    """The greatest of all taps of all samples, each with its weight; a sample beside the picture is 0."""
+    x, channels = operands[0], operands[0].shape[1]
+    won: list[tuple[tuple[int, ...], list[Reading]]] = []
+
+    def value(reading: Reading, channel: int) -> float:
+        return float(reading.weight * x[here(reading.of[0], channel, *reading.of[1:])])
+
+    for to, item, rows, columns in _regions(attrs, operands):
+        nothing = Reading(to, (item, 0, 0), 0.0)
+        taps = [
+            reading
+            for row, column in itertools.product(rows, columns)
+            for reading in list(_crossed(to, item, [row, column])) or [nothing]
+        ]
+        won.append((to, [taps[int(np.argmax([value(r, c) for r in taps]))] for c in range(channels)]))
+    shape = (len(operands[1]), channels, *(attrs.get(f"output_{a}", 1) for a in ("height", "width")))
+
+    def replay(z: Sequence[Any]) -> list[Array]:
+        y = np.zeros(shape)
+        for (number, p, q), winners in won:
+            for c, r in enumerate(winners):
+                y[number, c, p, q] = r.weight * z[0][here(r.of[0], c, *r.of[1:])]
+        return [y]
+
+    return replay
+
+
+def _roi_align(attrs: Attrs, operands: Sequence[Any], held: frozenset[int]) -> Replay:
+    return (_highest if attrs.get("mode") == "max" else _averaged(list))(attrs, operands, held)
+
+
 SAMPLING = {
+    "RoiAlign": Oracle(_roi_align, _averaged(_fed)),
     "DeformConv": Oracle(deform_conv, _undeformed),
     "Col2Im": Oracle(_col2im, _col2im),
     "MaxUnpool": Oracle(max_unpool, _unpool_structure),
