@@ -106,7 +106,6 @@ REFUSED: list[tuple[str, Case, type[SrdOnnxError], str]] = [
         UnsupportedCaseError,
         r"input 1 \('x1'\) must be a constant",
     ),
-    ("cast_to_integers", row("Cast", 13, IMAGE, to="int64"), UnsupportedCaseError, "integers"),
     (
         "reshape_merges_the_batch",
         row("Reshape", 14, IMAGE, ints(6, 12), out="NC"),

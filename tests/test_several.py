@@ -12,7 +12,7 @@ from onnx import numpy_helper
 from srd_onnx import Explainer, Explanation, runs
 from srd_onnx.errors import SrdOnnxError
 from srd_onnx.inputs import Array
-from srd_onnx.targets import At, Contrast
+from srd_onnx.targets import At, Contrast, Target
 from srd_onnx.zoo import sample_photo, zoo
 from tests.attention_nets import block, multihead, windows
 from tests.fuzz_graphs import Grown, grown
@@ -52,7 +52,7 @@ def test_many_targets_of_the_shipped_models(model: str, pass_by_pass: Any) -> No
     def make() -> Explainer:
         return Explainer(model, providers="cpu")
 
-    targets = [*range(0, 1000, 100), "top2", Contrast(285, 282)]
+    targets: list[Target] = [*range(0, 1000, 100), "top2", Contrast(285, 282)]
     found = make().explain(sample_photo(), targets)
     same(found, pass_by_pass(make, sample_photo(), targets))
     assert found[-1].target == "285-over-282"
@@ -82,12 +82,12 @@ def data(*shape: int, dtype: Any = np.float32) -> Array:
     ids=str,
 )
 @pytest.mark.parametrize("batch", [1, 4])
-def test_options_and_batches(options: dict[str, str], batch: int, pass_by_pass: Any) -> None:
+def test_options_and_batches(options: dict[str, Any], batch: int, pass_by_pass: Any) -> None:
     def make() -> Explainer:
         return Explainer(small_cnn(batch=batch), providers="cpu", **options)
 
     x = data(3, 3, 32, 32)
-    targets = [0, 1, 2, 3, 4, "top2"]
+    targets: list[Target] = [0, 1, 2, 3, 4, "top2"]
     same(make().explain(x, targets), pass_by_pass(make, x, targets))
     same(make().explain(x, targets, batch_size=3), pass_by_pass(make, x, targets))
     same(make().explain_forward(x, targets), pass_by_pass(make, x, targets))
