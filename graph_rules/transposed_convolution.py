@@ -75,7 +75,7 @@ def _never_overlaps(node: Node, _roles: Roles) -> bool:
     return bool(_stamp(node).counts().max(initial=0) <= 1)
 
 
-def _read_back(emit: Emitter, flow: str, weights: str, group: int, stamp: Stamp) -> str:
+def read_back(emit: Emitter, flow: str, weights: str, group: int, stamp: Stamp) -> str:
     """``x[i] = Σ_k W_k y[i * stride - begin + k * dilation]``: y padded or cut to just what the taps reach."""
     reach = [
         (n - 1) * s + (k - 1) * d + 1
@@ -105,7 +105,7 @@ def _spread(emit: Emitter, node: Node, shares: Flows) -> Flows:
     if (counts > 1).any():
         share = emit("Div", share, emit.like(x, counts[None, None]))
     ones = emit.like(x, np.ones((1, 1, *stamp.kernel)))
-    return to_first(node, _read_back(emit, share, ones, 1, stamp))
+    return to_first(node, read_back(emit, share, ones, 1, stamp))
 
 
 def _bias(emit: Emitter, node: Node) -> str | None:
@@ -132,5 +132,5 @@ def conv_transpose(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``g_x[i] = Σ_k W_k g[i s - p + k d]``: a plain convolution with the same weights, which are constant."""
     node.constant(1)
     g = cotangent(cotangents, node)
-    flow = _read_back(emit, g, node.input(1).name, node.attrs["group"], _stamp(node))
+    flow = read_back(emit, g, node.input(1).name, node.attrs["group"], _stamp(node))
     return to_first(node, flow)

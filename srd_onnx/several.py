@@ -233,13 +233,13 @@ def _of_batch(plan: Plan, count: int) -> Plan | None:
         outputs = tuple(wide.get(v.name, v) if v is not None else None for v in node.outputs)
         return replace(node, inputs=inputs, outputs=outputs)
 
-    nodes = {step.node.name: widened(step.node) for step in steps}
     graph = plan.graph
+    nodes = {node.name: widened(node) for node in graph.nodes}
     return replace(
         plan,
         graph=replace(
             graph,
-            nodes=tuple(nodes.get(node.name, node) for node in graph.nodes),
+            nodes=tuple(nodes.values()),
             inputs=tuple(wide.get(v.name, v) for v in graph.inputs),
         ),
         steps=tuple(replace(step, node=nodes[step.node.name]) for step in steps),

@@ -12,6 +12,7 @@ from tests import (
     cases_normalised,
     cases_recurrent,
     cases_resize,
+    cases_sampling,
     cases_stamps,
 )
 from tests.case_types import (
@@ -323,6 +324,7 @@ CASES: tuple[Case, ...] = tuple(
         cases_moving.cases,
         cases_recurrent.cases,
         cases_resize.cases,
+        cases_sampling.cases,
         cases_stamps.cases,
     )
     for case in family()

@@ -27,7 +27,10 @@ from tests.reference_ops import CORRECTED
 
 Array = NDArray[Any]
 NEWEST_ON_RUNTIME = 26  # the opset up to which ONNX Runtime loads models
-UNINFERRED = ("GroupNormalization",)  # onnx infers no shape; it is that of the input
+UNINFERRED = {
+    "GroupNormalization": 0,
+    "MaxUnpool": 2,
+}  # onnx infers no shape; it is that, or the data, of this input
 LETTERS = {"N": Role.BATCH, "C": Role.CHANNEL}
 
 
@@ -183,9 +186,10 @@ def _model(case: Case, operands: Sequence[Array | None], dtype: np.dtype[Any]) -
             assert array is not None
             constants.append(numpy_helper.from_array(array, name))
     blank = [onnx.ValueInfoProto(name=name) for name in outputs]
-    if case.op in UNINFERRED:
-        assert operands[0] is not None
-        blank[0] = info(outputs[0], dtype, operands[0].shape)
+    if (shaping := UNINFERRED.get(case.op)) is not None and shaping < len(operands):
+        like = operands[shaping]
+        assert like is not None
+        blank[0] = info(outputs[0], dtype, like.tolist() if like.dtype == np.int64 else like.shape)
     graph = helper.make_graph([node], case.name, inputs, blank, constants)
     opset = max(WORKING_OPSET, case.since)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
@@ -277,7 +281,7 @@ def emitted_position(b: Bench, shares: Sequence[Any], bias: Bias) -> Emitted:
                 outputs.append(None)
             else:
                 outputs.append((emit.sum(flows), (value.dtype, emit.axes(value).position_shape(value))))
-        batch = first.shape[b.case.out[0].find("N")] if "N" in b.case.out[0] else first.shape[0]
+        batch = first.shape[b.case.out[0].find("N")] if "N" in b.case.out[0] else 1
         outputs += [(tensor, (first.dtype, (batch,))) for _, tensor in crossing.ledger]
     return assembled(b, emit, _given(shares), outputs)
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx.reference.op_run import OpRun
 
-from tests import reference_elementwise, reference_normalised, reference_recurrent
+from tests import reference_elementwise, reference_normalised, reference_recurrent, reference_sampling
 from tests.oracle_resize import resize
 from tests.oracle_stamps import stamp_geometry
 from tests.oracle_types import here
@@ -239,6 +239,7 @@ CORRECTED: list[type[OpRun]] = [
     *reference_elementwise.CORRECTED,
     *reference_normalised.CORRECTED,
     *reference_recurrent.CORRECTED,
+    *reference_sampling.CORRECTED,
     AveragePool,
     ConvTranspose,
     DequantizeLinear,

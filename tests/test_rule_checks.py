@@ -147,9 +147,8 @@ def test_definition_notices_that_a_loss_is_not_booked(case: Case) -> None:
         checks.check_against_definition(case, with_changes(case, lossy=lambda _node: False))
 
 
-@each(
-    [c for c in REPRESENTATIVES if c.op != "Pad"]
-)  # the engine itself stops where all of Pad's flow is lost
+# The engine itself stops where all flow of a rule that may lose some is lost.
+@each([c for c in REPRESENTATIVES for b in [bench(c, RULES)] if not b.rule.lossy(b.node)])
 def test_definition_notices_an_operand_left_out(case: Case) -> None:
     nothing = with_changes(
         case, vjp=lambda _emit, node, _flows: [None] * len(node.inputs),

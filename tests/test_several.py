@@ -4,30 +4,166 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+from hypothesis import HealthCheck, given, settings
+from onnx import numpy_helper
 
 from srd_onnx import Explainer, Explanation, runs
+from srd_onnx.errors import SrdOnnxError
 from srd_onnx.inputs import Array
-from srd_onnx.targets import At, Contrast
+from srd_onnx.targets import At, Contrast, Target
 from srd_onnx.zoo import sample_photo, zoo
 from tests.attention_nets import block, multihead, windows
-from tests.nets import small_cnn
-from tests.small_nets import (
-    channels_last,
-    concatenation,
-    fan_out,
-    padding_only,
-    residual,
-    squeeze_and_excite,
-    tokens,
-)
+from tests.fuzz_graphs import Grown, grown
+from tests.nets import small_cnn, two_nodes
+from tests.small_nets import Net, tokens
 
-NETS = {
-    "residual": residual,
-    "concatenation": concatenation,
-    "fan_out": fan_out,
-    "squeeze_and_excite": squeeze_and_excite,
-    "channels_last": channels_last,
-    "tokens": tokens,
-    "padding_only": padding_only,
-}
+EXACT = 1e-5  # relative to the largest number of the map
+
+
+def same(found: Sequence[Explanation], wanted: Sequence[Explanation], within: float = EXACT) -> None:
+    assert len(found) == len(wanted)
+    for one, other in zip(found, wanted, strict=True):
+        assert (one.target, one.label, one.name) == (other.target, other.label, other.name)
+        for name, map_ in other.relevances.items():
+            scale = max(float(np.abs(map_).max(initial=0)), 1e-6)
+            np.testing.assert_allclose(one.relevances[name], map_, rtol=0, atol=within * scale)
+        assert one.score == pytest.approx(other.score, rel=within, abs=1e-6)
+        booked = sum(other.ledger.values())
+        size = max(abs(booked), abs(other.score), float(np.abs(other.relevance).sum()))
+        assert sum(one.ledger.values()) == pytest.approx(booked, abs=10 * within * size + 1e-6)
+
+
+@pytest.fixture
+def pass_by_pass(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Explanations one target at a time."""
+
+    def explained(make: Any, *args: Any, **kwargs: Any) -> list[Explanation]:
+        with monkeypatch.context() as patch:
+            patch.setattr("srd_onnx.explainer.SEVERAL", 10**9)
+            return list(make().explain(*args, **kwargs))
+
+    return explained
+
+
+@pytest.mark.parametrize("model", sorted(zoo()))
+def test_many_targets_of_the_shipped_models(model: str, pass_by_pass: Any) -> None:
+    def make() -> Explainer:
+        return Explainer(model, providers="cpu")
+
+    targets: list[Target] = [*range(0, 1000, 100), "top2", Contrast(285, 282)]
+    found = make().explain(sample_photo(), targets)
+    same(found, pass_by_pass(make, sample_photo(), targets))
+    assert found[-1].target == "285-over-282"
+    assert found[-1].label == "Egyptian cat (285) rather than tiger cat (282)"
+
+
+@pytest.mark.parametrize("model", sorted(zoo()))
+def test_the_forward_pass_of_the_shipped_models(model: str) -> None:
+    explainer = Explainer(model, providers="cpu")
+    same(explainer.explain_forward(sample_photo(), "top2"), explainer.explain(sample_photo(), "top2"))
+
+
+def data(*shape: int, dtype: Any = np.float32) -> Array:
+    return np.random.default_rng(5).standard_normal(shape).astype(dtype)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"sign": "positive"},
+        {"bias": "ledger"},
+        {"seed": "logprob"},
+        {"seed": "contrast"},
+        {"boundary": "relu2"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("batch", [1, 4])
+def test_options_and_batches(options: dict[str, Any], batch: int, pass_by_pass: Any) -> None:
+    def make() -> Explainer:
+        return Explainer(small_cnn(batch=batch), providers="cpu", **options)
+
+    x = data(3, 3, 32, 32)
+    targets: list[Target] = [0, 1, 2, 3, 4, "top2"]
+    same(make().explain(x, targets), pass_by_pass(make, x, targets))
+    same(make().explain(x, targets, batch_size=3), pass_by_pass(make, x, targets))
+    same(make().explain_forward(x, targets), pass_by_pass(make, x, targets))
+
+
+NETS = [
+    tokens(),
+    multihead(),
+    windows(),
+    block("split"),
+    block("fused", fused=True),
+    block("mask", mask="causal"),
+]
+
+
+def in_single(net: Net) -> onnx.ModelProto:
+    """In single precision, since ONNX Runtime has no Erf and no convolution in double."""
+    model = net.model()
+    for tensor in model.graph.initializer:
+        array = numpy_helper.to_array(tensor)
+        if array.dtype == np.float64:
+            tensor.CopyFrom(numpy_helper.from_array(array.astype(np.float32), tensor.name))
+    model.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+    del model.graph.value_info[:]
+    for output in model.graph.output:
+        output.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+    return model
+
+
+@pytest.mark.parametrize("net", NETS, ids=str)
+def test_transformers_and_tokens(net: Any, pass_by_pass: Any) -> None:
+    def make() -> Explainer:
+        return Explainer(in_single(net), layout={"x": net.layout}, providers="cpu", preprocess=np.asarray)
+
+    x = net.photo().astype(np.float32)
+    targets = [0, 1, 2, 3, 4]
+    same(make().explain(x, targets), pass_by_pass(make, x, targets))
+    same(make().explain_forward(x, targets), pass_by_pass(make, x, targets))
+
+
+def test_many_elements_of_one_tensor(pass_by_pass: Any) -> None:
+    def make() -> Explainer:
+        return Explainer(small_cnn(), providers="cpu")
+
+    targets = [At("relu2", (channel, 3, slice(2, 5))) for channel in range(6)]
+    x = data(2, 3, 32, 32)
+    same(make().explain(x, targets), pass_by_pass(make, x, targets))
+
+
+def test_a_contrast_is_the_difference_of_its_classes() -> None:
+    explainer = Explainer(small_cnn(), providers="cpu")
+    x = data(1, 3, 32, 32)
+    one, other, between = explainer.explain(x, [0, 1, Contrast(0, 1)])
+    scale = float(np.abs(one.relevance).max())
+    np.testing.assert_allclose(between.relevance, one.relevance - other.relevance, rtol=0, atol=EXACT * scale)
+    assert between.score == pytest.approx(one.score - other.score, rel=1e-5)
+
+
+def test_two_targets_are_not_worth_the_ratios() -> None:
+    explainer = Explainer(two_nodes(), providers="cpu")
+    explainer.explain(data(1, 1, 4, 4), [0, 1, 0])
+    assert all(isinstance(one, runs.Single) for one in explainer._sessions.values())
+
+
+@settings(
+    max_examples=40, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+)
+@given(grown())
+def test_ratios_and_the_forward_pass_on_random_networks(case: Grown) -> None:
+    """Whatever can be explained pass by pass is the same by ratios and by fields."""
+    given_: dict[str, Any] = {
+        "layout": case.layouts, "providers": "cpu", "threads": 1, "preprocess": np.asarray, **case.options,
+    }  # fmt: skip
+    feeds: Any = case.feeds if len(case.feeds) > 1 else next(iter(case.feeds.values()))
+    try:
+        wanted = Explainer(case.model, **given_).explain(feeds, case.target)
+    except SrdOnnxError:
+        return  # the fuzzer judges what may be refused
+    same(Explainer(case.model, **given_).explain_forward(feeds, case.target), wanted, 1e-3)
