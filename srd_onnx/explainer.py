@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from graph_rules import EXPANSIONS, RULES
 from srd_onnx import runtime
+from srd_onnx.decision import Decision, decisions
+from srd_onnx.describe import describe
 from srd_onnx.engine import (
     Result,
     compile_model,
@@ -31,12 +33,11 @@ from srd_onnx.inputs import (
 from srd_onnx.inside import each_erf, each_ratios, listed
 from srd_onnx.ir import Value
 from srd_onnx.layers import Layer
-from srd_onnx.plan import Plan
-from srd_onnx.preprocess import Preprocess
 from srd_onnx.ratios import LayerRatios
 from srd_onnx.roles import Role
-from srd_onnx.runs import SEVERAL, Ready, Run, make_several, make_single
+from srd_onnx.runs import SEVERAL, Ready, Run, Way, make_several, make_single
 from srd_onnx.seed import TOP_CLASS
+from srd_onnx.several import Passed, carried, raised
 from srd_onnx.subject import Subject, at_least_one
 from srd_onnx.targets import (
     At,
@@ -113,11 +114,23 @@ class Explainer(Subject):
         found = []
         for chunk, size in self.chunks(inputs, 1):
             with runtime.enough_memory():
-                explained = list(self._explained(chunk, size, wanted, forward=True))
+                explained = list(self._explained(chunk, size, wanted, raised))
             found += [one for row in range(len(chunk)) for by_row in explained for one in by_row[row]]
         return found
 
     # Inside a decision
+
+    def inside(self, inputs: Sources, targets: Target | Sequence[Target] | None = None) -> list[Decision]:
+        """As `explain`, with the relevance of every layer from the input to the boundary, and what neurons carry."""
+        wanted = split_targets(targets)
+        found = []
+        for chunk, size in self.chunks(inputs, 1):
+            passes: list[Passed] = []
+            with runtime.enough_memory():
+                way = functools.partial(carried, watch=passes.append)
+                explained = list(self._explained(chunk, size, wanted, way))
+                found += list(decisions(self, chunk, self.feeds(chunk, size), explained, passes))
+        return found
 
     def ratios(self, inputs: Sources) -> list[dict[str, LayerRatios]]:
         """The sharing ratios of every layer below the boundary that mixes positions, by its original name.
@@ -216,44 +229,46 @@ class Explainer(Subject):
     # Inside
 
     def _explained(
-        self, items: list[Item], size: int, wanted: Wanted, *, forward: bool = False
+        self, items: list[Item], size: int, wanted: Wanted, way: Way | None = None
     ) -> Iterator[list[list[Explanation]]]:
         """For each kind of target the explanations of each input."""
         if wanted.classes:
-            yield self._classes(items, size, wanted, forward=forward)
+            yield self._classes(items, size, wanted, way)
         if wanted.contrasts:
-            yield self._contrasts(items, size, wanted.contrasts, forward=forward)
+            yield self._contrasts(items, size, wanted.contrasts, way)
         for tensor in dict.fromkeys(at.tensor for at in wanted.selections):
             alike = [at for at in wanted.selections if at.tensor == tensor]
-            yield self._selections(items, size, alike, forward=forward)
+            yield self._selections(items, size, alike, way)
 
     def _classes(
-        self, items: list[Item], size: int, wanted: Wanted, *, forward: bool
+        self, items: list[Item], size: int, wanted: Wanted, way: Way | None
     ) -> list[list[Explanation]]:
-        run = self._run(items, size, None, free=False, several=forward or wanted.class_count >= SEVERAL)
+        run = self._run(
+            items, size, None, free=False, several=way is not None or wanted.class_count >= SEVERAL
+        )
         first = wanted.classes[0]
         # An index needs no prediction first.
         scores = run.scores(first if isinstance(first, int) and first >= 0 else TOP_CLASS)
         rows = [resolve_classes(wanted.classes, scores[i], self.labels) for i in range(len(items))]
         columns = [[row[min(c, len(row) - 1)] for row in rows] for c in range(max(map(len, rows)))]
         seeds = [np.array(c + [c[-1]] * (size - len(items)), np.int64) for c in columns]
-        results = run.results(seeds, forward=forward)
+        results = run.results(seeds, way)
         return [
             [self._explanation(run, results[c], i, item, t, self.label(t)) for c, t in enumerate(rows[i])]
             for i, item in enumerate(items)
         ]
 
     def _contrasts(
-        self, items: list[Item], size: int, wanted: Sequence[Contrast], *, forward: bool
+        self, items: list[Item], size: int, wanted: Sequence[Contrast], way: Way | None
     ) -> list[list[Explanation]]:
-        run = self._run(items, size, None, free=True, several=forward or len(wanted) >= SEVERAL)
+        run = self._run(items, size, None, free=True, several=way is not None or len(wanted) >= SEVERAL)
         scores = run.scores(None)
         rows = [[resolve_contrast(one, scores[i], self.labels) for one in wanted] for i in range(len(items))]
         seeds = [np.zeros((size, scores.shape[1]), scores.dtype) for _ in wanted]
         for i, row in enumerate(rows):
             for seed, (of, over) in zip(seeds, row, strict=True):
                 seed[i, of], seed[i, over] = 1, -1
-        results = run.results(seeds, forward=forward)
+        results = run.results(seeds, way)
         return [
             [
                 self._explanation(run, result, i, item, f"{of}-over-{over}", self._rather(of, over))
@@ -267,15 +282,17 @@ class Explainer(Subject):
         return " rather than ".join(names)
 
     def _selections(
-        self, items: list[Item], size: int, wanted: Sequence[At], *, forward: bool
+        self, items: list[Item], size: int, wanted: Sequence[At], way: Way | None
     ) -> list[list[Explanation]]:
         """Explanations of some elements of one tensor."""
-        run = self._run(items, size, wanted[0].tensor, free=True, several=forward or len(wanted) >= SEVERAL)
+        run = self._run(
+            items, size, wanted[0].tensor, free=True, several=way is not None or len(wanted) >= SEVERAL
+        )
         target = run.plan.target
         has_batch = run.plan.roles[target.name].roles[:1] == (Role.BATCH,)
         shape = target.shape[1:] if has_batch else target.shape
         seeds = [np.tile(at.direction(shape), (size, 1)).astype(target.dtype) for at in wanted]
-        results = run.results(seeds, forward=forward)
+        results = run.results(seeds, way)
         return [
             [
                 self._explanation(run, result, i, item, str(at), None)
@@ -332,30 +349,3 @@ class Explainer(Subject):
     def _top(self, scores: Array) -> list[dict[str, Any]]:
         best = [int(i) for i in np.argsort(-scores, kind="stable")[:5]]
         return [{"index": i, "label": self.label(i), "logit": float(scores[i])} for i in best]
-
-
-def describe(explainer: Subject, plan: Plan, item: Item) -> dict[str, Any]:
-    """What is needed to make an explanation again, as plain data."""
-    loaded, source, preprocess = explainer.model, plan.sources[0], explainer.preprocess
-    return {
-        "model": {
-            "path": str(loaded.path) if loaded.path else None,
-            "sha256": loaded.sha256,
-            "opset": loaded.opset,
-            "producer": loaded.producer,
-            "parameters": loaded.parameters,
-        },
-        "input": {"name": source.name, "shape": list(source.shape), **(item.origin or {})},
-        "layout": explainer.layout,
-        "layout_guessed": explainer.layout_guessed,
-        "fixed": explainer.fixed,
-        "preprocess": preprocess.to_dict() if isinstance(preprocess, Preprocess) else "custom",
-        "preprocess_assumed": explainer.preprocess_assumed,
-        "preset": explainer.preset,
-        "options": explainer.options.to_dict(),
-        "target_tensor": plan.target.name,
-        "boundary": list(plan.boundary),
-        "approximate": {s.node.origins[0]: s.approximate for s in plan.steps if s.approximate},
-        "provider": explainer.provider,
-        "versions": runtime.versions(),
-    }

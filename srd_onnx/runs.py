@@ -24,8 +24,9 @@ from srd_onnx.plan import Plan
 from srd_onnx.ratios import LayerRatios, run_ratios
 from srd_onnx.rule import RuleTable
 from srd_onnx.seed import TOP_CLASS
-from srd_onnx.several import Several, SeveralSession, carried, compile_several, raised, scores_of
+from srd_onnx.several import Several, SeveralSession, carried, compile_several, scores_of
 
+Way = Callable[..., Several]
 SEVERAL = 4  # targets from which ratios are cheaper than passes
 
 
@@ -118,16 +119,16 @@ class Run:
         self._first = run_explanation(self.ready.session, self.ready.compiled, self.feeds, seed)
         return self._first.scores
 
-    def results(self, seeds: Sequence[Array], *, forward: bool = False) -> list[Result]:
+    def results(self, seeds: Sequence[Array], way: Way | None = None) -> list[Result]:
         """Explanations of T seeds, each int64 [N] targets or directions [N, K].
 
-        With `forward` by effective receptive fields, from the input up; else from the target back.
+        With ratios they go the `way` that is given: `raised` from the input up, or from the target back.
 
         Raises:
             NonFiniteError: if one of them is not finite.
         """
         if isinstance(self.ready, Many):
-            return self._several(self.ready, seeds, raised if forward else carried)
+            return self._several(self.ready, seeds, way or carried)
         return [self._pass(self.ready, seed) for seed in seeds]
 
     def _pass(self, ready: Single, seed: Array) -> Result:
@@ -136,7 +137,7 @@ class Run:
             return first
         return run_explanation(ready.session, ready.compiled, self.feeds, seed)
 
-    def _several(self, ready: Many, seeds: Sequence[Array], way: Callable[..., Several]) -> list[Result]:
+    def _several(self, ready: Many, seeds: Sequence[Array], way: Way) -> list[Result]:
         layers, found = self._by_ratios(ready)
         several = way(ready.sessions, layers, found, seeds)
         results = []

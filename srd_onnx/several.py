@@ -6,7 +6,7 @@ tensor of the head has a batch axis.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,7 +21,7 @@ from srd_onnx.ratios import LayerRatios, RatioSession, compile_ratios, real
 from srd_onnx.roles import Role
 from srd_onnx.runtime import make_session, run
 from srd_onnx.seed import DIRECTION, TARGET
-from srd_onnx.sharing import backward, forward
+from srd_onnx.sharing import Carried, backward, forward
 
 _AT_ONCE = 16  # targets that one run of the head takes
 _SHARE, _SEED, _SCORES, _CHOSEN, _LEDGER = "share/{}", "seed", "scores", "chosen", "ledger/{}"
@@ -62,6 +62,15 @@ class Several:
     booked: tuple[str, ...]
 
 
+@dataclass(frozen=True, eq=False)
+class Passed:
+    """A backward pass by ratios as it went through the layers."""
+
+    plan: Plan
+    layers: Sequence[LayerRatios]
+    carried: Carried
+
+
 def compile_several(
     plan: Plan, forward: ModelProto, providers: Sequence[str], threads: int | None, *, free: bool
 ) -> SeveralSession:
@@ -81,7 +90,12 @@ def compile_several(
 
 
 def carried(
-    ready: SeveralSession, layers: Sequence[LayerRatios], found: Mapping[str, Array], seeds: Sequence[Array]
+    ready: SeveralSession,
+    layers: Sequence[LayerRatios],
+    found: Mapping[str, Array],
+    seeds: Sequence[Array],
+    *,
+    watch: Callable[[Passed], None] | None = None,
 ) -> Several:
     """Carry T seeds back to the inputs.
 
@@ -90,10 +104,14 @@ def carried(
         layers: the ratios that `run_ratios` gave,
         found: and the forward tensors.
         seeds: each int64 [N] targets, or [N, K] directions.
+        watch: is given the relevance of every layer.
     """
     plan = ready.ratios.plan
     head = _head_of(ready, found, seeds)
-    below = backward(layers, head.start, plan.options.bias, keep=[source.name for source in plan.sources])
+    keep = None if watch else [source.name for source in plan.sources]
+    below = backward(layers, head.start, plan.options.bias, keep)
+    if watch:
+        watch(Passed(plan, layers, below))
     lost = [(name, _per_item(amount, plan)) for name, amount in below.ledger]
     return _assembled(ready, head, below.shares, lost)
 

@@ -1,0 +1,36 @@
+"""What is needed to make an explanation again."""
+
+from typing import Any
+
+from srd_onnx import runtime
+from srd_onnx.inputs import Item
+from srd_onnx.plan import Plan
+from srd_onnx.preprocess import Preprocess
+from srd_onnx.subject import Subject
+
+
+def describe(subject: Subject, plan: Plan, item: Item) -> dict[str, Any]:
+    """What is needed to make an explanation again, as plain data."""
+    loaded, source, preprocess = subject.model, plan.sources[0], subject.preprocess
+    return {
+        "model": {
+            "path": str(loaded.path) if loaded.path else None,
+            "sha256": loaded.sha256,
+            "opset": loaded.opset,
+            "producer": loaded.producer,
+            "parameters": loaded.parameters,
+        },
+        "input": {"name": source.name, "shape": list(source.shape), **(item.origin or {})},
+        "layout": subject.layout,
+        "layout_guessed": subject.layout_guessed,
+        "fixed": subject.fixed,
+        "preprocess": preprocess.to_dict() if isinstance(preprocess, Preprocess) else "custom",
+        "preprocess_assumed": subject.preprocess_assumed,
+        "preset": subject.preset,
+        "options": subject.options.to_dict(),
+        "target_tensor": plan.target.name,
+        "boundary": list(plan.boundary),
+        "approximate": {s.node.origins[0]: s.approximate for s in plan.steps if s.approximate},
+        "provider": subject.provider,
+        "versions": runtime.versions(),
+    }
