@@ -12,7 +12,9 @@ over its positions, each weighted by its |relevance|.
 import functools
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -22,14 +24,19 @@ from srd_onnx.backward import biases, dot, tiny
 from srd_onnx.emit import Emitter
 from srd_onnx.explanation import Explanation
 from srd_onnx.feeds import position_shape
+from srd_onnx.files import atomic_write_all, to_json, to_npz
 from srd_onnx.inputs import Item
 from srd_onnx.ir import Array, Value
+from srd_onnx.layers import strides_of
 from srd_onnx.plan import Plan, Step
 from srd_onnx.ratios import LayerRatios, shared_steps
 from srd_onnx.roles import Role
 from srd_onnx.runtime import make_session, run
 from srd_onnx.several import Passed
 from srd_onnx.subject import Subject
+from srd_onnx.text import safe_file_name
+
+INPUT = "input"
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,7 @@ class LayerShare:
         op: the operator; "input" for an input.
         tensor: what it computes.
         mixes: whether it mixes positions or operands, so that there are ratios.
+        stride: see `srd_onnx.layers.Layer`.
         relevance: the sum of its map.
         active, inactive: the parts of the relevance that its neurons above 0, and the others, carry. None where no
             nonlinearity follows that acts on each position alone, or nothing is mixed.
@@ -52,6 +60,7 @@ class LayerShare:
     op: str
     tensor: str
     mixes: bool
+    stride: tuple[float, ...] | None
     relevance: float
     active: float | None
     inactive: float | None
@@ -76,9 +85,54 @@ class Decision:
     boundary: tuple[str, ...]
 
     @property
+    def shown(self) -> tuple[LayerShare, ...]:
+        """The layers worth a look: those that mix, the inputs and the boundary; the others only pass relevance on."""
+        return tuple(one for one in self.layers if one.mixes or one.op == INPUT or one.name in self.boundary)
+
+    @property
     def ledger(self) -> Mapping[str, float]:
         """What is booked, in the order of the walk from the target to the input."""
         return self.explanation.ledger
+
+    def to_dict(self) -> dict[str, Any]:
+        """All but the maps, as plain data."""
+        explanation = self.explanation
+        layers = [
+            asdict(one)
+            | {"positions": list(self.relevance[one.name].shape), "boundary": one.name in self.boundary}
+            for one in self.layers
+        ]
+        return {
+            "name": explanation.name,
+            "target": explanation.target,
+            "label": explanation.label,
+            "logit": explanation.score,
+            "layers": layers,
+            "ledger": dict(self.ledger),
+            "residual": explanation.residual,
+            "meta": dict(explanation.meta),
+        }
+
+    def save(self, directory: str | Path, name: str | None = None) -> dict[str, Path]:
+        """Write `NAME.TARGET.layers.png`, `.json` and `.npz` (the maps by layer), all or none; the paths by ending.
+
+        Raises: OutputError if they cannot be written.
+        """
+        from srd_onnx.layer_strip import strip
+
+        named = replace(self, explanation=replace(self.explanation, name=name or self.explanation.name))
+        target = safe_file_name(str(self.explanation.target))
+        stem = f"{safe_file_name(named.explanation.name)}.{target}.layers"
+        paths = {kind: Path(directory) / f"{stem}.{kind}" for kind in ("png", "json", "npz")}
+        text = to_json(named.to_dict(), indent=2) + "\n"
+        atomic_write_all(
+            {
+                paths["png"]: strip(named),
+                paths["json"]: text.encode("utf-8", "backslashreplace"),
+                paths["npz"]: to_npz(self.relevance),
+            }
+        )
+        return paths
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +141,15 @@ class _Neurons:
 
     session: onnxruntime.InferenceSession
     parts: Mapping[str, tuple[str, str]]
+
+
+@dataclass(frozen=True, eq=False)
+class _Looked:
+    """A pass, and what its layers are: active and inactive parts [J] by tensor, strides by tensor."""
+
+    passed: Passed
+    neurons: Mapping[str, tuple[Array, Array]]
+    strides: Mapping[str, tuple[float, ...]]
 
 
 def decisions(
@@ -105,16 +168,17 @@ def decisions(
         explained: for each kind of target the explanations of each input,
         passes: and the pass that they came from.
     """
-    neurons = [_neurons(subject, feeds, passed.plan) for passed in passes]
+    found = [
+        _Looked(one, _neurons(subject, feeds, one.plan), strides_of(one.plan, one.layers)) for one in passes
+    ]
     for row in range(len(items)):
-        for by_row, passed, parts in zip(explained, passes, neurons, strict=True):
+        for by_row, looked in zip(explained, found, strict=True):
             for column, explanation in enumerate(by_row[row]):
-                yield _decision(passed, parts, explanation, row, column)
+                yield _decision(looked, explanation, row, column)
 
 
-def _decision(
-    passed: Passed, parts: Mapping[str, tuple[Array, Array]], explanation: Explanation, row: int, column: int
-) -> Decision:
+def _decision(looked: _Looked, explanation: Explanation, row: int, column: int) -> Decision:
+    passed, parts = looked.passed, looked.neurons
     plan, maps, shares = passed.plan, {}, []
     booked = dict(explanation.ledger)
     for name, op, tensor, layer in _named(plan, passed.layers):
@@ -123,13 +187,9 @@ def _decision(
         if flow is None:
             continue
         found = _of_item(plan, value, flow[:, column], row)
-        weights = _weights(found)
-
-        def mean(numbers: Array, value: Value = value, weights: Array = weights) -> float:
-            return float((_of_item(plan, value, numbers, row) * weights).sum(dtype=np.float64))
-
+        mean = functools.partial(_mean, plan, value, row, _weights(found))
         undirected = layer.undirected if layer is not None else None
-        active, inactive = (mean(part) for part in parts[tensor]) if tensor in parts else (None, None)
+        active, inactive = map(mean, parts[tensor]) if tensor in parts else (None, None)
         maps[name] = found
         shares.append(
             LayerShare(
@@ -137,6 +197,7 @@ def _decision(
                 op,
                 tensor,
                 undirected is not None,
+                looked.strides.get(tensor),
                 float(found.sum(dtype=np.float64)),
                 active,
                 inactive,
@@ -157,7 +218,7 @@ def _named(plan: Plan, layers: Sequence[LayerRatios]) -> Iterator[tuple[str, str
         # Several nodes may stand for one of the file, and a node may have several outputs.
         name = tensor if layer is None or layer.layer in taken else layer.layer
         taken.add(name)
-        yield name, ops.get(tensor, "input"), tensor, layer
+        yield name, ops.get(tensor, INPUT), tensor, layer
 
 
 def _of_item(plan: Plan, value: Value, flat: Array, row: int) -> Array:
@@ -166,6 +227,11 @@ def _of_item(plan: Plan, value: Value, flat: Array, row: int) -> Array:
     whole = flat.reshape(position_shape(plan, value))
     index: dict[Role, int | slice] = {Role.BATCH: row, Role.POSITION: slice(None)}
     return whole[tuple(index.get(role, 0) for role in roles)]
+
+
+def _mean(plan: Plan, value: Value, row: int, weights: Array, flat: Array) -> float:
+    """The mean of [J] over the positions of one item."""
+    return float((_of_item(plan, value, flat, row) * weights).sum(dtype=np.float64))
 
 
 def _weights(relevance: Array) -> Array:

@@ -1,10 +1,12 @@
 """Writing files so that nothing half-written is ever seen, and reading their digests."""
 
 import hashlib
+import io
 import json
 import math
 import os
 import secrets
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -73,6 +75,16 @@ def to_json(value: Any, indent: int | None = None) -> str:
     Raises: TypeError for a value that has no JSON form.
     """
     return json.dumps(_plain(value), ensure_ascii=False, allow_nan=False, indent=indent)
+
+
+def to_npz(arrays: Mapping[str, Any]) -> bytes:
+    """Return an archive that `numpy.load` reads, compressed; any name may be one of an array, "file" too."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                np.lib.format.write_array(entry, np.asarray(array), allow_pickle=False)
+    return buffer.getvalue()
 
 
 def _plain(value: Any) -> Any:

@@ -56,7 +56,7 @@ def layers_of(plan: Plan) -> list[Layer]:
         plan: one whose boundary is the target, so that relevance is a scalar per position throughout.
     """
     structure = structure_of(plan)
-    strides = _strides(plan, [layer for _, layer in structure])
+    strides = strides_of(plan, [layer for _, layer in structure])
     values = plan.graph.values
     several = [
         (step, layer)
@@ -145,7 +145,13 @@ def _box(reached: Array, axes: tuple[int, ...]) -> tuple[int, ...] | None:
     return tuple(int(found[axis].max() - found[axis].min() + 1) for axis in axes)
 
 
-def _strides(plan: Plan, layers: Sequence[LayerRatios]) -> dict[str, tuple[float, ...]]:
+def strides_of(plan: Plan, layers: Sequence[LayerRatios]) -> dict[str, tuple[float, ...]]:
+    """Input positions from one position of a tensor to the next, by its name, where the axes are those of the input.
+
+    Args:
+        plan: what relevance crosses.
+        layers: its ratios, or the structure of these.
+    """
     strides: dict[str, tuple[float, ...]] = {
         source.name: (1.0,) * len(plan.roles[source.name].positions) for source in plan.sources
     }

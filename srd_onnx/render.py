@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from srd_onnx.drawing import EDGE, INK, MUTED, figure_of, frame, write
 from srd_onnx.errors import InputError, NonFiniteError
-from srd_onnx.text import readable, shorten
 
 CLIP_PERCENTILE = 99.5
 # Blue (against the class) over white to red (for it).
@@ -21,8 +21,6 @@ _ANCHORS = (
     (205, 38, 44),
     (103, 0, 31),
 )
-_INK, _MUTED = "#1b1f24", "#59636e"
-_DPI = 150
 
 
 def overlay(photo: NDArray[np.uint8], relevance: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -63,23 +61,15 @@ def panel(
     Raises: as `overlay` does.
     """
     _check(photo, relevance)
-    import matplotlib as mpl
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    with mpl.rc_context():
-        mpl.rcdefaults()  # the user's matplotlibrc must not reach an audit picture
-        pictures = _pictures(photo, relevance)
-        slot, width, height = _layout(relevance.shape, len(pictures))
-        figure = Figure(figsize=(width, height), dpi=_DPI, facecolor="white")
-        FigureCanvasAgg(figure)
+    pictures = _pictures(photo, relevance)
+    slot, width, height = _layout(relevance.shape, len(pictures))
+    buffer = io.BytesIO()
+    with figure_of(width, height, buffer) as figure:
         _draw_pictures(figure, pictures, slot, relevance.shape)
         left = _MARGIN / width
         room = width - 2 * _MARGIN
-        _text(figure, title, (left, 1 - 0.22 / height), room, size=15, color=_INK, weight="bold", va="top")
-        _text(figure, subtitle, (left, 1 - 0.54 / height), room, size=10.5, color=_MUTED, va="top")
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": "srd-onnx"})
+        write(figure, title, (left, 1 - 0.22 / height), room, size=15, color=INK, weight="bold", va="top")
+        write(figure, subtitle, (left, 1 - 0.54 / height), room, size=10.5, color=MUTED, va="top")
     return buffer.getvalue()
 
 
@@ -106,6 +96,13 @@ def colours() -> NDArray[np.float32]:
     position = np.linspace(0, len(_ANCHORS) - 1, 256)
     channels = [np.interp(position, range(len(_ANCHORS)), channel) for channel in zip(*_ANCHORS, strict=True)]
     return np.stack(channels, axis=1).astype(np.float32)
+
+
+def colour_map() -> Any:
+    """Return `colours` for matplotlib."""
+    from matplotlib.colors import ListedColormap
+
+    return ListedColormap(colours() / 255)
 
 
 def _check(photo: NDArray[np.uint8] | None, relevance: NDArray[np.floating[Any]]) -> None:
@@ -156,8 +153,6 @@ def _draw_pictures(
     slot: tuple[float, float],
     shape: tuple[int, ...],
 ) -> None:
-    from matplotlib.colors import ListedColormap
-
     width, height = figure.get_size_inches()
     body = height - _HEAD - _FOOT
     # A map as thin as a line is stretched to be seen at all.
@@ -165,37 +160,17 @@ def _draw_pictures(
     wide = (
         slot[0] if aspect == "equal" or shape[0] <= shape[1] else max(_LEAST, slot[1] * shape[1] / shape[0])
     )
-    table = ListedColormap(colours() / 255)
     bottom = (_FOOT + (body - slot[1]) / 2) / height
     for index, (image, name, remark) in enumerate(pictures):
         left = _MARGIN + index * (_SLOT + _GAP)
         axes = figure.add_axes((left / width, bottom, wide / width, slot[1] / height))
-        drawn = axes.imshow(image, cmap=table, vmin=-1, vmax=1, aspect=aspect, interpolation="nearest")
-        axes.set_xticks([])
-        axes.set_yticks([])
-        for spine in axes.spines.values():
-            spine.set_color("#d0d7de")
+        drawn = axes.imshow(image, cmap=colour_map(), vmin=-1, vmax=1, aspect=aspect, interpolation="nearest")
+        frame(axes)
         top = _FOOT + (body + slot[1]) / 2
-        _text(
-            figure, name, (left / width, (top + 0.27) / height), _SLOT, size=10.5, color=_INK, weight="bold"
-        )
-        _text(figure, remark, (left / width, (top + 0.09) / height), _SLOT, size=9, color=_MUTED)
+        write(figure, name, (left / width, (top + 0.27) / height), _SLOT, size=10.5, color=INK, weight="bold")
+        write(figure, remark, (left / width, (top + 0.09) / height), _SLOT, size=9, color=MUTED)
     left = (_MARGIN + len(pictures) * (_SLOT + _GAP) - _GAP + 0.22) / width
     bar = figure.colorbar(drawn, cax=figure.add_axes((left, _FOOT / height, 0.16 / width, body / height)))
     bar.set_ticks([-1, -0.5, 0, 0.5, 1], labels=["−1  against", "−0.5", "0", "0.5", "+1  for"])
-    bar.ax.tick_params(labelsize=9, colors=_MUTED, length=3)
-    bar.outline.set_edgecolor("#d0d7de")
-
-
-def _text(figure: Any, text: str, at: tuple[float, float], room: float, **style: Any) -> None:
-    """Write one line at ``at`` (figure fractions), shortened until it takes at most ``room`` inches."""
-    from srd_onnx.fonts import drawable, families
-
-    line = drawable(readable(text))
-    drawn = figure.text(*at, line, parse_math=False, usetex=False, family=families(), **style)
-
-    def fits(candidate: str) -> bool:
-        drawn.set_text(candidate)
-        return bool(drawn.get_window_extent().width <= room * figure.dpi)
-
-    drawn.set_text(shorten(line, fits))
+    bar.ax.tick_params(labelsize=9, colors=MUTED, length=3)
+    bar.outline.set_edgecolor(EDGE)

@@ -9,7 +9,7 @@ from onnx import helper
 from srd_onnx import Explainer
 from srd_onnx.decision import Decision, LayerShare
 from srd_onnx.ir import Array
-from srd_onnx.targets import At, Contrast
+from srd_onnx.targets import At, Contrast, Target
 from srd_onnx.zoo import sample_photo, zoo
 from tests.attention_nets import block, multihead
 from tests.nets import model_of, small_cnn
@@ -51,7 +51,7 @@ def check(decision: Decision, wanted: Any, within: float = 1e-4) -> None:
 @pytest.mark.parametrize("model", sorted(zoo()))
 def test_decisions_of_the_shipped_models(model: str) -> None:
     explainer = Explainer(model, providers="cpu")
-    targets = ["top2", Contrast(285, 282)]
+    targets: list[Target] = ["top2", Contrast(285, 282)]
     found = explainer.inside(sample_photo(), targets)
     wanted = explainer.explain(sample_photo(), targets)
     assert len(found) == 3
@@ -186,7 +186,7 @@ def test_tokens_branches_and_gates(net: Any) -> None:
 
 def test_elements_of_an_inner_tensor() -> None:
     explainer = Explainer(small_cnn(), providers="cpu")
-    targets = [3, At("relu2", (0, 3, 3)), At("relu2", (1,)), Contrast(1, 2)]
+    targets: list[Target] = [3, At("relu2", (0, 3, 3)), At("relu2", (1,)), Contrast(1, 2)]
     found, wanted = explainer.inside(DATA[:2], targets), explainer.explain(DATA[:2], targets)
     for one, other in zip(found, wanted, strict=True):
         check(one, other)

@@ -40,7 +40,7 @@ app = typer.Typer(
 app.command(cls=Contrasting)(explain)
 app.command()(check)
 app.command("compile")(compile_command)
-app.command()(layers)
+app.command(cls=Contrasting)(layers)
 app.command()(models)
 
 

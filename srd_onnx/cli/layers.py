@@ -1,7 +1,9 @@
-"""`srd-onnx layers MODEL`."""
+"""`srd-onnx layers MODEL [IMAGE --relevance]`."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -9,18 +11,40 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from srd_onnx.cli.console import cell, note, stdout, write_json
+from srd_onnx.cli.opening import opened
 from srd_onnx.cli.options import (
     DEFAULT,
+    OUT,
+    BiasOption,
     BoundaryOption,
+    ChannelOrderOption,
+    ContrastOption,
+    CropOption,
     JsonOption,
+    LabelsOption,
     LayoutOption,
+    MeanOption,
     ModelArgument,
+    OutOption,
+    PreprocessOption,
     PresetOption,
+    ProviderOption,
+    ResizeOption,
+    ScaleOption,
+    SeedOption,
+    SignOption,
+    StdOption,
+    TargetOption,
+    contrasts_of,
     explainer_for,
     layout_of,
+    targets_of,
 )
+from srd_onnx.cli.preprocessing import parsed
+from srd_onnx.errors import OptionError
 
 if TYPE_CHECKING:
+    from srd_onnx.decision import Decision
     from srd_onnx.explainer import Explainer
     from srd_onnx.layers import Layer
 
@@ -28,20 +52,71 @@ if TYPE_CHECKING:
 def layers(
     *,
     model: ModelArgument,
+    image: Annotated[
+        Path | None,
+        typer.Argument(metavar="IMAGE", help="A photo, for --relevance.", show_default=False),
+    ] = None,
+    relevance: Annotated[
+        bool,
+        typer.Option("--relevance", help="Explain IMAGE layer by layer: what each carries of the decision."),
+    ] = False,
+    target: TargetOption = None,
+    contrast: ContrastOption = None,
     every: Annotated[
         bool,
         typer.Option("--all", help="Also layers that act on each position alone or only move relevance."),
     ] = False,
+    out: OutOption = OUT,
     preset: PresetOption = DEFAULT,
     boundary: BoundaryOption = None,
+    seed: SeedOption = None,
+    sign: SignOption = None,
+    bias: BiasOption = None,
     layout: LayoutOption = None,
+    preprocess: PreprocessOption = None,
+    resize: ResizeOption = None,
+    crop: CropOption = None,
+    scale: ScaleOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    channel_order: ChannelOrderOption = None,
+    labels: LabelsOption = None,
+    provider: ProviderOption = "auto",
     json: JsonOption = False,
 ) -> None:
-    """List the layers of MODEL: names for `srd-onnx erf --layer`, shape, stride, theoretical receptive field."""
-    explainer = explainer_for(
-        model, preset=preset, boundary=boundary, layout=layout_of(layout), providers="cpu"
-    )
-    show_layers(explainer, every=every, json=json)
+    """List the layers of MODEL: names for `srd-onnx erf --layer`, shape, stride, theoretical receptive field.
+
+    With IMAGE and --relevance: where relevance lies in every layer from the input to the encoder, how much of it
+    active and inactive neurons carry, and what is booked; as a picture, numbers and maps.
+    """
+    from srd_onnx.cli.record import unique_names
+    from srd_onnx.cli.summary import announce_after, as_folder
+    from srd_onnx.files import to_json
+
+    options: dict[str, Any] = {"preset": preset, "boundary": boundary, "layout": layout_of(layout)}
+    if image is None or not relevance:
+        if (image is None) is relevance:
+            raise OptionError("--relevance explains an IMAGE layer by layer: give both, or neither")
+        show_layers(explainer_for(model, providers="cpu", **options), every=every, json=json)
+        return
+    given = parsed(resize=resize, crop=crop, scale=scale, mean=mean, std=std, channel_order=channel_order)
+    options |= {"seed": seed, "sign": sign, "bias": bias, "labels": labels, "providers": provider}
+    explainer, said = opened(model, [image], out, preprocess, given, **options)
+    wanted = [*(targets_of(target) or ()), *contrasts_of(contrast)] or None
+    found = explainer.inside(str(image), wanted)
+    (name,) = unique_names([image], out)
+    files = [one.save(out, name + one.explanation.name.removeprefix(image.stem)) for one in found]
+    said += announce_after([one.explanation for one in found], explainer.labels)
+    if json:
+        rows = [
+            {"image": str(image), **one.to_dict(), "files": {kind: path.name for kind, path in paths.items()}}
+            for one, paths in zip(found, files, strict=True)
+        ]
+        write_json(to_json({"command": sys.argv, "folder": out, "notes": said, "decisions": rows}, indent=2))
+        return
+    for one in found:
+        show_decision(one, every=every)
+    stdout().print(cell(f"{sum(map(len, files))} files are in {as_folder(out)}"), soft_wrap=True)
 
 
 def show_layers(explainer: "Explainer", *, every: bool, json: bool) -> None:
@@ -85,6 +160,34 @@ def _table(shown: "Sequence[Layer]", encoder: Sequence[str]) -> Table:
             ", ".join([*remarks, *(["encoder"] if layer.tensor in encoder else [])]),
         )
     return table
+
+
+def show_decision(decision: "Decision", *, every: bool) -> None:
+    """Print what each layer carries, from the input to the boundary, and what is booked above that."""
+    explanation, console = decision.explanation, stdout()
+    console.print(cell(f"{explanation.name}: {explanation.title}, logit {explanation.score:.4f}", "bold"))
+    table = Table(header_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("layer", overflow="fold")
+    table.add_column("operator", no_wrap=True)
+    for name in ("positions", "stride", "Σ relevance", "active", "inactive", "bias", "ledger"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    shown = decision.layers if every else decision.shown
+    for one in shown:
+        table.add_row(
+            cell(one.name),
+            cell(one.op),
+            _sizes(decision.relevance[one.name].shape),
+            _sizes(one.stride),
+            f"{one.relevance:.4f}",
+            *("-" if part is None else f"{part:.1%}" for part in (one.active, one.inactive, one.bias)),
+            f"{one.booked:.4f}" if one.booked else "-",
+            "boundary" if one.name in decision.boundary else "",
+        )
+    console.print(table)
+    above = {name: amount for name, amount in decision.ledger.items() if name not in decision.relevance}
+    for name, amount in above.items():
+        console.print(cell(f"booked besides: {amount:.4f} at {name}"), soft_wrap=True)
 
 
 def _sizes(sizes: Sequence[Any] | None) -> str:

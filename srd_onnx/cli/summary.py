@@ -77,6 +77,14 @@ def notes_after(explanation: "Explanation", labels: Sequence[str] | None) -> Ite
         )
 
 
+def announce_after(explanations: "Sequence[Explanation]", labels: Sequence[str] | None) -> list[str]:
+    """Say what explanations show to be worth knowing, each thing once; what was said."""
+    texts = list(dict.fromkeys(text for one in explanations for text in notes_after(one, labels)))
+    for text in texts:
+        note(text)
+    return texts
+
+
 def show(record: Record) -> None:
     """Print the table, and where the files are."""
     if not record.entries:
@@ -95,7 +103,7 @@ def show(record: Record) -> None:
         ),
         soft_wrap=True,
     )
-    console.print(cell(f"{files} files and {FILE} are in {_as_folder(record.folder)}"), soft_wrap=True)
+    console.print(cell(f"{files} files and {FILE} are in {as_folder(record.folder)}"), soft_wrap=True)
 
 
 def _table(record: Record) -> Table:
@@ -125,5 +133,6 @@ def _class(one: dict[str, Any]) -> str:
     return f"{one['label']} ({one['index']})" if one["label"] is not None else f"class {one['index']}"
 
 
-def _as_folder(path: Path) -> str:
+def as_folder(path: Path) -> str:
+    """A path that shows that it is a folder."""
     return f"{path}".rstrip("/\\") + "/"
