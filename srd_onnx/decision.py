@@ -85,6 +85,11 @@ class Decision:
     boundary: tuple[str, ...]
 
     @property
+    def names(self) -> dict[str, str]:
+        """The name of the layer that computes each tensor."""
+        return {one.tensor: one.name for one in self.layers}
+
+    @property
     def shown(self) -> tuple[LayerShare, ...]:
         """The layers worth a look: those that mix, the inputs and the boundary; the others only pass relevance on."""
         return tuple(one for one in self.layers if one.mixes or one.op == INPUT or one.name in self.boundary)

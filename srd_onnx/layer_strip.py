@@ -21,9 +21,7 @@ def strip(decision: Decision) -> bytes:
     cells = [_cell(decision, number, share) for number, share in enumerate(shares)]
     if explanation.image is not None:
         height, width, _ = explanation.image.shape
-        cells.insert(
-            0, Cell(explanation.image, "Photo", (f"as the model sees it, {width} × {height}", "", ""))
-        )
+        cells.insert(0, Cell(explanation.image, "Photo", (f"as the model sees it, {width} × {height}",)))
     carrying = tuple(
         (str(number), (share.active, share.inactive, share.bias))
         for number, share in enumerate(shares)

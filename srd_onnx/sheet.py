@@ -14,7 +14,7 @@ from srd_onnx.render import colour_map
 
 _MARGIN, _GAP, _SLOT, _HEAD, _FOOT = 0.35, 0.22, 1.95, 0.92, 0.3  # inches
 _LINE, _CHART = 0.16, 2.3
-_MOST_COLUMNS = 6
+_COLUMNS = (6, 7, 5)
 _LEAST = 0.5
 _BARS = ("#c2504f", "#2f6fa8", "#b3bac2")
 
@@ -47,7 +47,7 @@ class Chart:
 
 def sheet(cells: Sequence[Cell], title: str, subtitle: str, chart: Chart | None = None) -> bytes:
     """A PNG of all cells, row by row; a map as thin as a line is stretched to be seen."""
-    columns = min(_MOST_COLUMNS, len(cells))
+    columns = _columns(len(cells))
     rows = math.ceil(len(cells) / columns)
     tall = max(min(max(_fitting(cell.image) for cell in cells), 1.5 * _SLOT), _LEAST)
     caption = 0.3 + _LINE * max(len(cell.remarks) for cell in cells)
@@ -68,6 +68,11 @@ def sheet(cells: Sequence[Cell], title: str, subtitle: str, chart: Chart | None 
         if chart:
             _draw_chart(figure, chart, (width, height))
     return buffer.getvalue()
+
+
+def _columns(count: int) -> int:
+    """How many columns leave the fewest places empty."""
+    return count if count <= max(_COLUMNS) else min(_COLUMNS, key=lambda columns: -count % columns)
 
 
 def _fitting(image: Array) -> float:
@@ -95,8 +100,8 @@ def _draw(figure: Any, cell: Cell, at: tuple[float, float], tall: float, caption
     )
     for px, py, text in cell.marks:
         axes.text(
-            px, py, text, size=7, color="white", weight="bold", ha="center", va="center", parse_math=False,
-            bbox={"boxstyle": "circle,pad=0.18", "facecolor": "#c2504f", "edgecolor": "white", "linewidth": 0.8},
+            px, py, text, size=5.5, color="white", weight="bold", ha="center", va="center", parse_math=False,
+            bbox={"boxstyle": "circle,pad=0.12", "facecolor": "#c2504f", "edgecolor": "white", "linewidth": 0.8},
         )  # fmt: skip
     frame(axes)
 

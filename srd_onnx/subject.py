@@ -1,11 +1,12 @@
 """`Subject`: a model and how its inputs are read; what every analysis of it needs."""
 
+import copy
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby, islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import onnx
@@ -147,6 +148,13 @@ class Subject:
         start = {port.name: port.axes for port in self.ports}
         options = replace(self.options, boundary=boundary) if boundary else self.options
         return Case(shapes, start, options, explained, free=free)
+
+    def with_boundary(self, boundary: str) -> Self:
+        """The same model with another boundary."""
+        other = copy.copy(self)
+        other.options = replace(self.options, boundary=boundary)
+        other._sessions = OrderedDict()
+        return other
 
     def planned(self, case: Case) -> tuple[onnx.ModelProto, Plan]:
         """The simplified model and its plan; raises as `srd_onnx.engine.plan_for` does."""

@@ -8,6 +8,7 @@ from typer.core import TyperGroup
 from srd_onnx.cli.check import check
 from srd_onnx.cli.compile import compile_command
 from srd_onnx.cli.console import error, note
+from srd_onnx.cli.erf import erf
 from srd_onnx.cli.explain import explain
 from srd_onnx.cli.layers import layers
 from srd_onnx.cli.models import models
@@ -38,9 +39,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(cls=Contrasting)(explain)
+app.command(cls=Contrasting)(erf)
+app.command(cls=Contrasting)(layers)
 app.command()(check)
 app.command("compile")(compile_command)
-app.command(cls=Contrasting)(layers)
 app.command()(models)
 
 
