@@ -101,7 +101,9 @@ def share_positions(
 
 def relevance_batch(relevance: Sequence[Array | None], layouts: Sequence[str]) -> int:
     given = zip(relevance, layouts, strict=True)
-    return next(int(r.shape[batch_axis(layout)]) for r, layout in given if r is not None)
+    return next(
+        int(r.shape[layout.find("N")]) if "N" in layout else 1 for r, layout in given if r is not None
+    )
 
 
 def batch_axis(layout: str) -> int:

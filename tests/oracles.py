@@ -15,6 +15,7 @@ from tests.oracle_moving import MOVING
 from tests.oracle_normalised import NORMALISED
 from tests.oracle_recurrent import RECURRENT
 from tests.oracle_resize import RESIZE
+from tests.oracle_signals import SIGNALS
 from tests.oracle_stamps import STAMPS
 from tests.oracle_types import Array, Attrs, Freeze, Oracle, Replay
 from tests.oracle_windows import average_pool, conv, global_average_pool, global_max_pool, max_pool
@@ -135,6 +136,7 @@ ORACLES: dict[str, Oracle] = {
     **MOVING,
     **RECURRENT,
     **RESIZE,
+    **SIGNALS,
     **STAMPS,
     "Conv": linear(conv),
     "AveragePool": linear(average_pool),
