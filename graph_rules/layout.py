@@ -313,7 +313,9 @@ def split(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
 
 
 def _concat_roles(node: Node, roles: Roles) -> tuple[Axes]:
-    known = [roles[v.name] for v in node.inputs if v is not None and v.name in roles]
+    every = [roles[v.name] for v in node.inputs if v is not None and v.name in roles]
+    # What is constant under the pattern has the axes of the others.
+    known = [axes for axes in every if not axes.inert] or every
     node.require(
         len({axes.roles for axes in known}) == 1,
         f"its operands have different axes: {', '.join(str(axes) for axes in known)}",

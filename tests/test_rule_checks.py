@@ -24,7 +24,7 @@ Spoil = Callable[[Emitter, str, tuple[int, ...]], str]
 EVEN = ("GlobalAveragePool", "ReduceSum", "ReduceMean", "ReduceLogSum")
 
 # The engine itself stops where all of their flow is lost.
-LOSSY = ("Pad", "ScatterElements", "ScatterND", "TensorScatter")
+LOSSY = ("Pad", "ScatterElements", "ScatterND", "TensorScatter", "Trilu")
 
 # Their derivative is zero: there is no flow that could be wrong.
 FLAT = ("Round", "Floor", "Ceil", "Sign", "Hardmax")
