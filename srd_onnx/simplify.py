@@ -108,9 +108,18 @@ def _put_weights(model: ModelProto, weights: list[TensorProto]) -> None:
 
 
 def _foreign_shapes(model: ModelProto, shapes: Mapping[str, Sequence[int]]) -> list[ValueInfoProto]:
-    """Shapes of what nodes of other domains compute, which onnx cannot infer: found by running them on zeros."""
-    opset = default_opset(model)
-    strange = [n for n in model.graph.node if n.domain not in ("", "ai.onnx") or is_own(n, opset)]
+    """Shapes that onnx cannot infer, though they do not depend on the data: found by running the nodes on zeros.
+
+    They are what nodes of other domains compute, and what a constant condition leaves of a tensor.
+    """
+    opset, constants = default_opset(model), {t.name for t in model.graph.initializer}
+    strange = [
+        n
+        for n in model.graph.node
+        if n.domain not in ("", "ai.onnx")
+        or is_own(n, opset)
+        or (n.op_type == "Compress" and n.input[1] in constants)
+    ]
     names = [o for n in strange for o in n.output if o]
     if not names:
         return []
@@ -131,6 +140,10 @@ def _inferred(model: ModelProto, foreign: Sequence[ValueInfoProto]) -> ModelProt
     # Stale shapes from before the folding would contradict what is inferred now.
     del model.graph.value_info[:]
     model.graph.value_info.extend(foreign)
+    for node in model.graph.node:
+        if node.op_type == "STFT" and not any(a.name == "onesided" for a in node.attribute):
+            # Its default, of which the shape inference of onnx does not know.
+            node.attribute.append(helper.make_attribute("onesided", 1))
     try:
         return onnx.shape_inference.infer_shapes(model, strict_mode=False, data_prop=True)
     except onnx.shape_inference.InferenceError as error:

@@ -100,10 +100,8 @@ def _single_only(model: ModelProto) -> tuple[set[str], bool]:
         for name, param in slots:
             if _lacks_double(types.get(param.type_str, {param.type_str})):
                 fixed.add(name)
-        if schema.outputs:
-            first = schema.outputs[0].type_str
-            if _lacks_double(types.get(first, {first})):
-                return set(), True
+        if any(_lacks_double(types.get(param.type_str, {param.type_str})) for param in schema.outputs):
+            return set(), True
     return (fixed, False) if fixed <= free and not _used_as_double(model, fixed) else (set(), True)
 
 

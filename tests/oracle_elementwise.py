@@ -192,6 +192,7 @@ ELEMENTWISE: dict[str, Oracle] = {
     "Identity": elementwise(_same),
     "Dropout": elementwise(_same),
     "Cast": elementwise(_same),
+    "CastLike": elementwise(_same),
     "QuantizeLinear": elementwise(_rounded),
     "DequantizeLinear": elementwise(_same),
     "DynamicQuantizeLinear": elementwise(_dynamically_rounded),

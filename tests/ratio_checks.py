@@ -22,7 +22,16 @@ DOUBLE, SINGLE, HALF = (
     1e-2,
 )  # relative to the largest share; the parts of `spread` are in single precision
 # ONNX Runtime, which probes the structure, has no convolution in double precision.
-NOT_DOUBLE = ("Conv", "ConvTranspose", "AveragePool", "LpPool", "MaxPool")
+NOT_DOUBLE = (
+    "Conv",
+    "ConvTranspose",
+    "AveragePool",
+    "LpPool",
+    "MaxPool",
+    "DeformConv",
+    "MaxUnpool",
+    "OneHot",
+)
 
 
 def plan_of(b: Bench, bias: Bias) -> Plan:
