@@ -23,11 +23,16 @@ class Emitter:
     Attributes:
         roles: axes of every forward tensor that depends on the input.
         tangent: true for the true derivative, false for the map with the activation pattern held fixed.
+        masked: numbers may be infinite where nothing flows (scores under a mask); by default where a constant is, or
+            a sum of few such constants would be.
     """
 
-    def __init__(self, graph: Graph, roles: Roles, *, tangent: bool = False) -> None:
+    def __init__(
+        self, graph: Graph, roles: Roles, *, tangent: bool = False, masked: bool | None = None
+    ) -> None:
         self.roles = roles
         self.tangent = tangent
+        self.masked = _has_masks(graph) if masked is None else masked
         self.nodes: list[NodeProto] = []
         self.initializers: list[TensorProto] = []
         self._values = graph.values
@@ -100,6 +105,12 @@ class Emitter:
             else self("Reshape", tensor, self.ints(shape))
         )
 
+    def weighed(self, tensor: str, weight: str) -> str:
+        """``tensor * weight``, and 0 where the weight is 0 though the number is infinite: a score under a mask."""
+        if self.masked:
+            tensor = self("Where", self("Cast", weight, to=TensorProto.BOOL), tensor, weight)
+        return self("Mul", tensor, weight)
+
     def total(self, tensor: str, axes: Sequence[int], *, keepdims: bool = True) -> str:
         """The sum over `axes`; the tensor itself if there are none (ReduceSum would sum over all)."""
         if not axes:
@@ -133,6 +144,13 @@ class Emitter:
     def like(self, value: Value, data: Any) -> str:
         """A constant of the dtype of `value`."""
         return self.const(np.asarray(data, value.dtype))
+
+
+def _has_masks(graph: Graph) -> bool:
+    """Whether a constant holds an infinite number, or one so large that a sum of four may be infinite."""
+    constants = {v.name: v.constant for node in graph.nodes for v in node.inputs if v is not None}
+    reals = [c for c in constants.values() if c is not None and c.dtype.kind == "f"]
+    return any(bool((np.abs(c) > np.finfo(c.dtype).max / 4).any()) for c in reals)
 
 
 def _hashable(value: Any) -> Any:

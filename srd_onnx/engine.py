@@ -190,7 +190,8 @@ def run_explanation(
     maps = [found[name] for name in names if name.startswith(RELEVANCE)]
     batch = compiled.backward.seeded.shape[0]
     ledger = found.get(LEDGER, np.zeros((batch, 0), np.float32))
-    if not all(np.isfinite(a).all() for a in (*maps, found[SEED], found[SCORES], ledger)):
+    numbers = all(np.isfinite(a).all() for a in (*maps, found[SEED], ledger))
+    if not numbers or not (found[SCORES] < np.inf).all():  # a score under a mask is -inf
         _report_non_finite(compiled, feeds, session.get_providers())
     relevance = dict(zip((s.name for s in compiled.plan.sources), maps, strict=True))
     return Result(relevance, found[SEED], found[SCORES], ledger, found.get(CHOSEN))
