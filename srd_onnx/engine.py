@@ -88,7 +88,7 @@ def plan_for(
     model: ModelProto, case: Case, rules: RuleTable, expansions: ExpansionTable | None = None
 ) -> tuple[ModelProto, Plan]:
     """The simplified model and its plan; raises as its parts do."""
-    forward, graph = simplify(model, case.shapes, expansions)
+    forward, graph = simplify(model, case.shapes, expansions, rules)
     return forward, make_plan(graph, case.start, rules, case.options, case.explained, tangent=case.tangent)
 
 
