@@ -4,7 +4,7 @@ The definitions are onnx's own, and so is the inliner. A node whose definition l
 does one of which an input has no known type. Every node of a definition remembers the node that it was written for.
 """
 
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Mapping
 from typing import Any
 
 import onnx
@@ -34,7 +34,7 @@ def write_out(model: ModelProto, choice: Choice) -> ModelProto:
     """
     while chosen := choice(model):
         types, opset = _types(model), default_opset(model)
-        definitions = {node.name: _definition(node, opset, types) for node in chosen}
+        definitions = {node.name: definition(node, opset, types) for node in chosen}
         bodies = {name: body for name, body in definitions.items() if body is not None}
         if not bodies:
             break
@@ -86,15 +86,14 @@ def data_dependent(model: ModelProto) -> set[str]:
     return data
 
 
-def has_definition(key: OpKey) -> bool:
-    """Whether onnx defines this version of an operator by others that can be crossed."""
-    schema: Any = onnx.defs.get_schema(key.op_type, key.since, key.domain)
-    return bool(schema.has_function or schema.has_context_dependent_function)
-
-
 def _gives_reals(schema: OpSchema) -> bool:
+    return any(is_real(schema, output) for output in schema.outputs)
+
+
+def is_real(schema: OpSchema, formal: OpSchema.FormalParameter) -> bool:
+    """Whether an input or output may hold real numbers."""
     types = {c.type_param_str: c.allowed_type_strs for c in schema.type_constraints}
-    return any("tensor(float)" in types.get(out.type_str, [out.type_str]) for out in schema.outputs)
+    return "tensor(float)" in types.get(formal.type_str, [formal.type_str])
 
 
 def _types(model: ModelProto) -> dict[str, TypeProto]:
@@ -104,8 +103,8 @@ def _types(model: ModelProto) -> dict[str, TypeProto]:
     return found | {info.name: info.type for info in constants} | {"": TypeProto()}
 
 
-def _definition(node: NodeProto, opset: int, types: dict[str, TypeProto]) -> FunctionProto | None:
-    """The body that defines the node, for these types of its inputs."""
+def definition(node: NodeProto, opset: int, types: Mapping[str, TypeProto]) -> FunctionProto | None:
+    """The body that defines the node for these types of its inputs; None if there is none, or none that helps."""
     schema: Any = onnx.defs.get_schema(node.op_type, opset, "")  # its type stubs know nothing of functions
     if any(name not in types for name in node.input):
         return None
@@ -123,7 +122,7 @@ def _definition(node: NodeProto, opset: int, types: dict[str, TypeProto]) -> Fun
     else:
         return None
     body = FunctionProto.FromString(stored)
-    return body if all(_is_help(inner, opset) for inner in nodes(body)) else None
+    return body if body.node and all(_is_help(inner, opset) for inner in nodes(body)) else None
 
 
 def _with_scalars(body: FunctionProto) -> list[NodeProto]:
@@ -163,7 +162,7 @@ def _inlined(model: ModelProto, bodies: dict[str, FunctionProto]) -> ModelProto:
             inner.metadata_props.add(key=ORIGIN, value=origin(node) or node.name)
         calling.functions.append(body)
         results[node.output[0]] = node.name
-        _add_defaults(node, onnx.defs.get_schema(node.op_type, opset, ""))
+        add_defaults(node, onnx.defs.get_schema(node.op_type, opset, ""))
         node.domain, node.op_type = _DOMAIN, str(number)
     calling.opset_import.append(helper.make_opsetid(_DOMAIN, 1))
     result = inliner.inline_local_functions(calling)
@@ -176,7 +175,7 @@ def _inlined(model: ModelProto, bodies: dict[str, FunctionProto]) -> ModelProto:
     return result
 
 
-def _add_defaults(node: NodeProto, schema: OpSchema) -> None:
+def add_defaults(node: NodeProto, schema: OpSchema) -> None:
     """In place: the body refers to attributes that the node may have left out."""
     given = {attribute.name for attribute in node.attribute}
     for name, attribute in schema.attributes.items():
