@@ -132,6 +132,9 @@ def _retype(graph: GraphProto, wanted: int, fixed: Collection[str]) -> None:
         if tensor.name not in fixed:
             tensor.CopyFrom(_of_type(tensor, wanted))
     for node in nodes(graph):
+        if node.op_type == "ConstantOfShape" and not node.attribute:
+            zero = numpy_helper.from_array(np.zeros(1, helper.tensor_dtype_to_np_dtype(wanted)))
+            node.attribute.append(helper.make_attribute("value", zero))
         for attribute in node.attribute:
             _retype_attribute(node, attribute, wanted)
 
