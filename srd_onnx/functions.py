@@ -161,7 +161,7 @@ def _inlined(model: ModelProto, bodies: dict[str, FunctionProto]) -> ModelProto:
             inner.name = f"{node.name}/{inner.op_type}"
             inner.metadata_props.add(key=ORIGIN, value=origin(node) or node.name)
         calling.functions.append(body)
-        results[node.output[0]] = node.name
+        results[next(filter(None, node.output))] = node.name
         add_defaults(node, onnx.defs.get_schema(node.op_type, opset, ""))
         node.domain, node.op_type = _DOMAIN, str(number)
     calling.opset_import.append(helper.make_opsetid(_DOMAIN, 1))
@@ -169,8 +169,7 @@ def _inlined(model: ModelProto, bodies: dict[str, FunctionProto]) -> ModelProto:
     for entry in [entry for entry in result.opset_import if entry.domain == _DOMAIN]:
         result.opset_import.remove(entry)
     for node in result.graph.node:
-        if node.output and node.output[0] in results:
-            node.name = results[node.output[0]]
+        node.name = next((results[name] for name in node.output if name in results), node.name)
     name_nodes(result.graph)
     return result
 
