@@ -21,6 +21,7 @@ from tests.case_types import (
     IMAGE,
     INT64_MAX,
     INT64_MIN,
+    MASKED,
     SHAPES,
     TOKENS,
     Case,
@@ -49,10 +50,12 @@ def _activations() -> Iterator[Case]:
     yield from rows("Clip", (13,), "no_upper", IMAGE, Const(-0.5))
     yield from rows("Clip", (13,), "no_bounds", IMAGE)
     yield from rows("Sigmoid", (13,), "image", IMAGE)
+    yield from rows("Sigmoid", (13,), "masked", MASKED)
     yield from rows("Tanh", (13,), "image", IMAGE)
     yield from rows("Elu", (6, 22), "default", IMAGE)
     yield from rows("Elu", (6, 22), "alpha", IMAGE, alpha=0.4)
     yield from rows("Softplus", (1, 22), "image", IMAGE)
+    yield from rows("Softplus", (1, 22), "masked", MASKED)
     yield from rows("HardSigmoid", (6, 22), "default", IMAGE)
     yield from rows("HardSigmoid", (6, 22), "steep", IMAGE, alpha=0.7, beta=0.4)
     yield from rows("HardSwish", (14, 22), "image", IMAGE)
@@ -62,6 +65,7 @@ def _activations() -> Iterator[Case]:
     yield from rows("Softmax", (13,), "channels", IMAGE, axis=1)
     yield from rows("Softmax", (13,), "positions", TOKENS, axis=-2)
     yield from rows("Softmax", (13,), "far_below_zero", Var("NC", (3, 5), within=(-30.0, -9.0)))
+    yield from rows("Softmax", (13,), "masked", MASKED)
     yield from rows("Softmax", (13,), "one", Var("NCT", (2, 1, 3)), axis=1)
 
 

@@ -137,7 +137,7 @@ def judge(case: Any, rules: RuleTable) -> Outcome:
     if (reason := why_not(case, operator)) is not None:
         return replace(blank, reason=reason)
     try:
-        ready = prepared(case)
+        ready = prepared(case, rules)
     except OpsetError as error:
         return replace(blank, status="refused", reason=str(error))
     blank = replace(blank, precision=str(ready.dtype))

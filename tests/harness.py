@@ -57,7 +57,8 @@ class Bench:
         return array
 
     def emitter(self, *, tangent: bool = False) -> Emitter:
-        return Emitter(self.graph, self.roles, tangent=tangent)
+        masked = any(isinstance(spec, Var) and spec.masked for spec in self.case.inputs) or None
+        return Emitter(self.graph, self.roles, tangent=tangent, masked=masked)
 
     def noise(self, what: str, shape: Sequence[int], dtype: np.dtype[Any] | None = None) -> Array:
         """Random numbers that depend on nothing but the case's name and `what`."""
@@ -137,6 +138,10 @@ def _operands(case: Case, dtype: np.dtype[Any], *, zero: bool) -> tuple[Array | 
             case Var(shape=shape, within=(low, high)):
                 noise = _squeezed(drawn(seed, shape, dtype), low, high)
                 made.append(np.zeros(shape, dtype) if zero and low <= 0 <= high else noise)
+            case Var(shape=shape, masked=True):
+                noise = drawn(seed, shape, dtype)
+                noise.flat[::3] = -np.inf
+                made.append(np.zeros(shape, dtype) if zero else noise)
             case Var(shape=shape, positive=positive):
                 own = np.dtype(spec.dtype) if spec.dtype else dtype
                 noise = _positive(drawn(seed, shape, own)) if positive else drawn(seed, shape, own)
