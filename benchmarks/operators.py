@@ -5,9 +5,15 @@ python -m benchmarks.operators
 
 from pathlib import Path
 
+import onnx
+from onnx import TensorProto, helper
+from onnx.defs import OpSchema
+
 import graph_rules
+from srd_onnx.functions import add_defaults, definition, is_real
 from srd_onnx.ir import OpKey
 from srd_onnx.rule import Rule
+from srd_onnx.simplify import WORKING_OPSET
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "operators.md"
 HEAD = """# Operators
@@ -29,13 +35,22 @@ arithmetic, whose relevance is that of the dequantised network.
 """
 
 
+DEFINED = """
+## Written out by their definition
+
+Other operators of the standard have no rule, but onnx defines them by operators that may have one: they are written out
+as these, before the model is simplified, and so is what their definitions are made of in turn.
+
+"""
+
+
 def page() -> str:
     """The whole page."""
     rules: dict[tuple[str, str, str], list[tuple[OpKey, Rule]]] = {}
     for key, rule in graph_rules.RULES.items():
         rules.setdefault((key.domain, key.op_type, rule.name), []).append((key, rule))
     rows = [_row(found) for _, found in sorted(rules.items())]
-    return HEAD + "\n".join(rows) + "\n" + WRITTEN_OUT + "\n".join(_written_out()) + "\n"
+    return HEAD + "\n".join(rows) + "\n" + WRITTEN_OUT + "\n".join(_written_out()) + "\n" + _defined()
 
 
 def _written_out() -> list[str]:
@@ -47,6 +62,39 @@ def _written_out() -> list[str]:
         f"| {_first_paragraph(graph_rules.EXPANSIONS[OpKey(domain, op_type, found[0])])} |"
         for (domain, op_type), found in sorted(versions.items())
     ]
+
+
+def _defined() -> str:
+    versions: dict[str, list[int]] = {}
+    for schema in onnx.defs.get_all_schemas_with_history():
+        since = max(WORKING_OPSET, schema.since_version)
+        if (
+            schema.domain
+            or schema.deprecated
+            or OpKey("", schema.name, schema.since_version) in graph_rules.RULES
+        ):
+            continue
+        if onnx.defs.get_schema(schema.name, since, "").since_version == schema.since_version and _is_defined(
+            schema
+        ):
+            versions.setdefault(schema.name, []).append(schema.since_version)
+    rows = [f"- {name} {', '.join(map(str, sorted(found)))}" for name, found in sorted(versions.items())]
+    return DEFINED + "\n".join(rows) + "\n"
+
+
+def _is_defined(schema: OpSchema) -> bool:
+    """Whether it has a definition that helps where reals go in and come out, no input left out, of 3 or 4 axes."""
+    if not all(any(is_real(schema, each) for each in side) for side in (schema.inputs, schema.outputs)):
+        return False
+    names = [formal.name for formal in schema.inputs]
+    node = helper.make_node(schema.name, names, [formal.name for formal in schema.outputs])
+    add_defaults(node, schema)
+    node.attribute.extend(helper.make_attribute(a.name, 1) for a in schema.attributes.values() if a.required)
+    kinds = [TensorProto.FLOAT if is_real(schema, each) else TensorProto.INT64 for each in schema.inputs]
+    given = ([helper.make_tensor_type_proto(kind, [1] * rank) for kind in kinds] for rank in (3, 4))
+    return any(
+        definition(node, schema.since_version, dict(zip(names, types, strict=True))) for types in given
+    )
 
 
 def _name(key: OpKey) -> str:

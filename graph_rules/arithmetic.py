@@ -186,7 +186,8 @@ def _mod_bias(emit: Emitter, node: Node) -> str | None:
     a, b = node.input(0), node.input(1)
     if not emit.varies(a):
         return a.name
-    return None if emit.varies(b) else emit("Neg", emit("Mul", _whole_times(emit, node), b.name))
+    # -n b; said so it also holds for an infinite divisor, which goes in zero times.
+    return None if emit.varies(b) else emit("Sub", node.output().name, a.name)
 
 
 @rule(

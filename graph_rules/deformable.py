@@ -89,6 +89,7 @@ def _to_taps(weights: Array, group: int) -> Array:
     spread=_spread,
     bias=_bias,
     lossy=_lossy,
+    far=True,
 )
 def deform_conv(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``g_x[i] = Σ w_k(s) m[s] (W^T g)[s]`` over all taps k of all samples s that lie at i; offsets and mask fixed.

@@ -5,7 +5,7 @@ As activations they have two linearisations: the derivative (`tangent`) and the 
 
 import math
 
-from graph_rules.frozen import constantly, elementwise, ratio, scaled, secant
+from graph_rules.frozen import constantly, elementwise, ratio, scaled, secant, unless_masked
 from graph_rules.registry import (
     activation,
     always,
@@ -89,7 +89,7 @@ def ceil(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
 # Exponentials
 
 
-@elementwise("Exp", versions=(13,), roles=activation, bias=constantly(1.0))
+@elementwise("Exp", versions=(13,), roles=activation, bias=unless_masked(1.0))
 def exp(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``g y``; frozen: ``g (y - 1) / v``."""
     if emit.tangent:

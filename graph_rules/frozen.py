@@ -8,6 +8,8 @@ Under a fixed pattern `f(v) = f(0) + v (f(v) - f(0)) / v`, the limit of the slop
 from collections.abc import Callable, Sequence
 from functools import partial
 
+import numpy as np
+
 from graph_rules.registry import always, cotangent, rule, through, to_first
 from srd_onnx.emit import Emitter
 from srd_onnx.ir import Node, Value
@@ -27,6 +29,17 @@ def constantly(number: float) -> Callable[[Emitter, Node], str]:
 
     def bias(emit: Emitter, node: Node) -> str:
         return emit.like(node.output(), number)
+
+    return bias
+
+
+def unless_masked(number: float) -> Callable[[Emitter, Node], str]:
+    """The bias of a function that is `number` at 0, and 0 at -inf: from there its line has neither slope nor bias."""
+
+    def bias(emit: Emitter, node: Node) -> str:
+        v = node.input(0)
+        masked = emit("Equal", v.name, emit.like(v, -np.inf))
+        return emit("Where", masked, emit.like(v, 0.0), emit.like(v, number))
 
     return bias
 

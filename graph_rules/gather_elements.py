@@ -1,8 +1,10 @@
-"""GatherElements and GatherND: each output element is a copy of an input element.
+"""GatherElements, GatherND and Compress: each output element is a copy of an input element.
 
-Constant indices say which; GatherND may also compute them (the place of the last token), which holds them fixed.
+Constant indices, or a constant condition, say which; GatherND may also compute them (the place of the last token),
+which holds them fixed.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -134,3 +136,42 @@ def gather_nd(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     if _computed(node):
         return _put_back(emit, node, g, node.input(0).shape)
     return element_vjp(emit, node, g, _maps)
+
+
+# Compress
+
+
+def _compressed(node: Node) -> ElementMap:
+    x, y, condition, axis = node.input(0), node.output(), node.constant(1), node.attrs.get("axis")
+    assert condition is not None
+    places = np.arange(math.prod(x.shape)).reshape(x.shape)
+    ins = np.compress(condition, places, axis).reshape(-1)
+    return ElementMap(np.arange(len(ins)), ins, x.shape, y.shape)
+
+
+def _compressed_maps(node: Node, _roles: Roles) -> dict[int, ElementMap]:
+    return {0: _compressed(node)}
+
+
+def _compressed_roles(node: Node, roles: Roles) -> tuple[Axes]:
+    """Without an axis the input is flattened first: positions and channels together are channels."""
+    x, own = node.input(0), roles[node.input(0).name]
+    if node.attrs.get("axis") is not None:
+        require_batch_kept(node, own, {0: (_compressed(node), own)})
+        return (own,)
+    found = {role for role, size in zip(own.roles, x.shape, strict=True) if size > 1}
+    node.require(Role.BATCH not in found, "it flattens the batch axis; images must stay independent")
+    return (Axes((found.pop() if len(found) == 1 else Role.CHANNEL,), gate=own.gate),)
+
+
+@rule(
+    "Compress",
+    versions=(11, 28),
+    roles=_compressed_roles,
+    carriers=_data,
+    routes=element_routes(_compressed_maps),
+    spread=element_spread(_compressed_maps),
+)
+def compress(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
+    """``g`` where the condition, which is constant, is true, zero elsewhere."""
+    return element_vjp(emit, node, cotangent(cotangents, node), _compressed_maps)

@@ -81,6 +81,7 @@ def _spread(emit: Emitter, node: Node, shares: Flows) -> Flows:
     routes=_copies,
     spread=_spread,
     lossy=_may_miss,
+    far=True,
 )
 def grid_sample(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``g_x[i] = Σ w_k(o) g[o]`` over all taps k of all samples o that lie at i, the grid held fixed.

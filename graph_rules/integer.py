@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from graph_rules.fused import EXPANSIONS
-from graph_rules.registry import always, cotangent, rule, through, to_first
+from graph_rules.registry import always, cotangent, rule, to_first
 from srd_onnx.emit import Emitter
 from srd_onnx.expand import Expansion, Writer
 from srd_onnx.ir import Array, Node, OpKey, Value
@@ -55,14 +55,34 @@ def _dynamic_roles(node: Node, roles: Roles) -> tuple[Axes, ...]:
     return (Axes(roles[node.input(0).name].roles), Axes((), Gate.SATURATING), Axes((), Gate.SATURATING))
 
 
-def _rounding(emit: Emitter, node: Node) -> str:
+def _fixed(emit: Emitter, node: Node) -> Flows:
+    """What rounding changes; and the whole scale, which is a statistic."""
     made = [v.name for v in node.outputs if v is not None]
     node.require(len(made) == 3, "its scale and its zero point must have names")
-    return emit("Sub", emit("DequantizeLinear", *made), node.input(0).name)
+    return [emit("Sub", emit("DequantizeLinear", *made), node.input(0).name), made[1], None]
+
+
+def _to_words(_emit: Emitter, node: Node, shares: Flows) -> Flows:
+    return to_first(node, cotangent(shares, node))
 
 
 def _straight_through(_node: Node) -> str:
     return "rounding is taken as the identity, and what it changes is booked as its bias"
+
+
+def _of_scale(emit: Emitter, node: Node, flow: str) -> str:
+    """``flow / 255`` to the greatest element if it is above zero, its negative to the least if below."""
+    x = node.input(0)
+    zero, one = emit.like(x, 0.0), emit.like(x, 1.0)
+    share = emit("Div", flow, emit.like(x, 255.0))
+    ends = []
+    for extreme, beyond in (("ReduceMax", "Greater"), ("ReduceMin", "Less")):
+        end = emit(extreme, x.name, keepdims=0)
+        hit = emit("And", emit("Equal", x.name, end), emit(beyond, x.name, zero))
+        won = emit("Where", hit, one, zero)
+        count = emit("Max", emit("ReduceSum", won, keepdims=0), one)
+        ends.append(emit("Mul", won, emit("Div", share, count)))
+    return emit("Sub", *ends)
 
 
 @rule(
@@ -70,13 +90,20 @@ def _straight_through(_node: Node) -> str:
     versions=(11,),
     roles=_dynamic_roles,
     routes=always,
-    spread=through,
-    bias=_rounding,
+    spread=_to_words,
+    bias=_fixed,
     approximate=_straight_through,
 )
-def dynamic_quantize_linear(_emit: Emitter, node: Node, cotangents: Flows) -> Flows:
-    """``g``: the straight-through estimate, in the units of the dequantised tensor; scale and zero point fixed."""
-    return to_first(node, cotangent(cotangents, node))
+def dynamic_quantize_linear(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
+    """``g``: the straight-through estimate, in the units of the dequantised tensor; scale and zero point fixed.
+
+    ``tangent``: the scale, ``(max(0, max x) - min(0, min x)) / 255``, has a derivative too.
+    """
+    words, scale, zero = (*cotangents, None, None)[:3]
+    node.require(zero is None, "its zero point carries no relevance")
+    flows = [words, _of_scale(emit, node, scale) if scale is not None and emit.tangent else None]
+    found = [flow for flow in flows if flow is not None]
+    return to_first(node, emit.sum(found) if found else None)
 
 
 # The operands

@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from onnx import helper
 
 from graph_rules.registry import always, cotangent, moved, rule, same, through, to_first, varying
 from srd_onnx.emit import Emitter
@@ -38,39 +37,6 @@ def dropout(_emit: Emitter, node: Node, cotangents: Flows) -> Flows:
         "training mode is random; export for inference",
     )
     return to_first(node, cotangent(cotangents, node))
-
-
-def _cast_back(emit: Emitter, node: Node, flow: str) -> str:
-    """In the precision of the input, unless that is a picture of integers: relevance is real."""
-    x, y = node.input(0), node.output()
-    same_type = x.dtype == y.dtype or not x.is_float
-    return flow if same_type else emit("Cast", flow, to=helper.np_dtype_to_tensor_dtype(x.dtype))
-
-
-def _cast_spread(emit: Emitter, node: Node, shares: Flows) -> Flows:
-    return to_first(node, _cast_back(emit, node, cotangent(shares, node)))
-
-
-def _cast_carriers(node: Node, roles: Roles) -> tuple[int, ...]:
-    """Reals to reals carry, a picture of bytes to reals, ids to ids; a mask made a number and a rounding do not."""
-    x, y = node.input(0), node.output()
-    if y.is_float:
-        return varying(node, roles)
-    return moved(node, roles) if x.dtype.kind in "iu" and y.dtype.kind in "iu" else ()
-
-
-@rule(
-    "Cast",
-    versions=(13, 19, 21, 23, 24, 25),
-    roles=same,
-    routes=always,
-    spread=_cast_spread,
-    carriers=_cast_carriers,
-    head="view",
-)
-def cast(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
-    """``g`` in the other precision; from integers too (a uint8 picture), but not to them."""
-    return to_first(node, _cast_back(emit, node, cotangent(cotangents, node)))
 
 
 # Reshape, Flatten, Squeeze, Unsqueeze
@@ -347,7 +313,9 @@ def split(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
 
 
 def _concat_roles(node: Node, roles: Roles) -> tuple[Axes]:
-    known = [roles[v.name] for v in node.inputs if v is not None and v.name in roles]
+    every = [roles[v.name] for v in node.inputs if v is not None and v.name in roles]
+    # What is constant under the pattern has the axes of the others.
+    known = [axes for axes in every if not axes.inert] or every
     node.require(
         len({axes.roles for axes in known}) == 1,
         f"its operands have different axes: {', '.join(str(axes) for axes in known)}",

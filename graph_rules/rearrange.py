@@ -1,4 +1,4 @@
-"""Elements moved in blocks or sequences (pixel shuffles, ReverseSequence), running sums and triangles."""
+"""Elements moved in blocks or sequences (pixel shuffles, ReverseSequence), running sums and products, triangles."""
 
 import numpy as np
 
@@ -23,7 +23,7 @@ def _to_space_spread(emit: Emitter, node: Node, shares: Flows) -> Flows:
     return to_first(node, emit.reshape(emit.total(split, [2, 4], keepdims=False), [n, 1, h, w]))
 
 
-@rule("DepthToSpace", versions=(13,), roles=_picture, routes=always, spread=_to_space_spread)
+@rule("DepthToSpace", versions=(13, 28), roles=_picture, routes=always, spread=_to_space_spread)
 def depth_to_space(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``g`` with its blocks of positions as channels again."""
     g, side = cotangent(cotangents, node), node.attrs["blocksize"]
@@ -49,11 +49,11 @@ def _to_depth_spread(emit: Emitter, node: Node, shares: Flows) -> Flows:
     )
 
 
-@rule("SpaceToDepth", versions=(13,), roles=_picture, routes=_is_one_by_one, spread=_to_depth_spread)
+@rule("SpaceToDepth", versions=(13, 28), roles=_picture, routes=_is_one_by_one, spread=_to_depth_spread)
 def space_to_depth(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
-    """``g`` with its channels as blocks of positions again."""
-    side = node.attrs["blocksize"]
-    return to_first(node, emit("DepthToSpace", cotangent(cotangents, node), blocksize=side, mode="DCR"))
+    """``g`` with its channels as blocks of positions again; before opset 28 their order is always "DCR"."""
+    side, mode = node.attrs["blocksize"], node.attrs.get("mode", "DCR")
+    return to_first(node, emit("DepthToSpace", cotangent(cotangents, node), blocksize=side, mode=mode))
 
 
 # ReverseSequence
@@ -85,7 +85,7 @@ def _reverse_spread(emit: Emitter, node: Node, shares: Flows) -> Flows:
     return to_first(node, share if inside else _again(emit, node, share))
 
 
-@rule("ReverseSequence", versions=(10,), roles=_reversed, routes=always, spread=_reverse_spread)
+@rule("ReverseSequence", versions=(10, 28), roles=_reversed, routes=always, spread=_reverse_spread)
 def reverse_sequence(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``g`` reversed again: it is its own inverse."""
     return to_first(node, _again(emit, node, cotangent(cotangents, node)))
@@ -120,6 +120,59 @@ def cum_sum(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     g, axis = cotangent(cotangents, node), node.input(1).name
     back = emit("CumSum", g, axis, exclusive=node.attrs["exclusive"], reverse=1 - node.attrs["reverse"])
     return to_first(node, back)
+
+
+# CumProd
+
+
+def _multiplied(node: Node, roles: Roles) -> tuple[Axes, ...]:
+    return tuple(Axes(axes.roles) for axes in _summed(node, roles))
+
+
+def _factors(node: Node) -> Array:
+    """How many elements each index of the axis is the product of; it has the rank of the input."""
+    ((axis, along),) = _running(node).items()
+    return along.feeds.reshape([-1 if a == axis else 1 for a in range(node.input(0).rank)])
+
+
+def _empty_product(emit: Emitter, node: Node) -> str | None:
+    """1 at the first index, if that is left out of its own product."""
+    return emit.like(node.output(), _factors(node) == 0) if node.attrs["exclusive"] else None
+
+
+@rule(
+    "CumProd",
+    versions=(26,),
+    roles=_multiplied,
+    routes=along_routes(_running),
+    spread=along_spread(_running),
+    bias=_empty_product,
+    lossy=along_lossy(_running),
+    nonlinear=True,
+)
+def cum_prod(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
+    """``g_x[i] = Σ_o g[o] y[o] / x[i]`` over all o of which i is a factor.
+
+    Under a fixed pattern each of the k factors of ``y[o]`` has 1 / k of it: equals share (ours).
+    """
+    x, g, axis = node.input(0), cotangent(cotangents, node), node.input(1).name
+    exclusive, reverse = node.attrs["exclusive"], node.attrs["reverse"]
+    one, zero = emit.like(x, 1.0), emit.like(x, 0.0)
+    # Without its zeros a product is that of the others, for a zero that is its only one; for the rest if it has none.
+    is_zero = emit("Equal", x.name, zero)
+    factors = emit("Where", is_zero, one, x.name)
+    product = emit("CumProd", factors, axis, exclusive=exclusive, reverse=reverse)
+    zeros = emit("CumSum", emit("Where", is_zero, one, zero), axis, exclusive=exclusive, reverse=reverse)
+    if not emit.tangent:
+        g = emit("Div", g, emit.like(x, np.maximum(_factors(node), 1)))
+    weighted = emit("Mul", g, product)
+
+    def of_products_with(count: str) -> str:
+        part = emit("Where", emit("Equal", zeros, count), weighted, zero)
+        return emit("CumSum", part, axis, exclusive=exclusive, reverse=1 - reverse)
+
+    flow = emit("Where", is_zero, of_products_with(one), of_products_with(zero))
+    return to_first(node, emit("Div", flow, factors))
 
 
 # Trilu

@@ -136,7 +136,7 @@ def _weights(emit: Emitter, node: Node) -> str:
 
 def _entropy(emit: Emitter, node: Node) -> str:
     """``y - Σ p x``, which is the entropy of the weights p."""
-    weighted = emit("Mul", _weights(emit, node), node.input(0).name)
+    weighted = emit.weighed(node.input(0).name, _weights(emit, node))
     axes = reduced_axes(node)
     mean = emit.total(weighted, axes, keepdims=bool(node.attrs["keepdims"]))
     return emit("Sub", node.output().name, mean)

@@ -118,6 +118,7 @@ def rule(
     head: Literal["link", "view"] | None = None,
     nonlinear: bool = False,
     taps: Callable[[Emitter, Node], Taps | None] | None = None,
+    far: bool = False,
     table: dict[OpKey, Rule] = RULES,
 ) -> Callable[[Vjp], Vjp]:
     """Register a VJP for exactly these `since_version`s of an operator; see `srd_onnx.rule.Rule` for the rest.
@@ -129,7 +130,7 @@ def rule(
     def register(vjp: Vjp) -> Vjp:
         name: Any = getattr(vjp, "__name__", op_type)
         made = Rule(
-            name, vjp, roles, carriers, routes, spread, bias, lossy, approximate, head, nonlinear, taps
+            name, vjp, roles, carriers, routes, spread, bias, lossy, approximate, head, nonlinear, taps, far
         )
         for since in versions:
             key = OpKey(domain, op_type, since)

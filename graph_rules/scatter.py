@@ -1,6 +1,12 @@
-"""ScatterElements and ScatterND with constant indices: data with some elements replaced, or added to."""
+"""ScatterElements and ScatterND with constant indices: data with some elements replaced, or reduced with others.
+
+TensorScatter writes into a cache, at indices that may be computed.
+"""
+
+from collections.abc import Sequence
 
 import numpy as np
+from onnx import TensorProto
 
 from graph_rules.elements import (
     ElementMap,
@@ -13,9 +19,10 @@ from graph_rules.elements import (
     slice_indices,
 )
 from graph_rules.registry import cotangent, rule, varying
+from graph_rules.scatter_reduced import reduced_bias, reduced_vjp
 from srd_onnx.emit import Emitter
 from srd_onnx.ir import Array, Node
-from srd_onnx.roles import Axes, Roles
+from srd_onnx.roles import Axes, Role, Roles
 from srd_onnx.rule import Flows
 
 DATA, UPDATES = 0, 2
@@ -33,10 +40,8 @@ def _places(node: Node) -> Array:
         if node.key.op_type == "ScatterElements"
         else slice_indices(constant_indices(node), data.shape)
     )
-    reduction = node.attrs["reduction"]
-    node.require(reduction in ("none", "add"), f"reduction '{reduction}' has no rule")
     node.require(
-        reduction == "add" or len(np.unique(places)) == len(places),
+        node.attrs["reduction"] != "none" or len(np.unique(places)) == len(places),
         "several updates go to one place, and which of them wins is not defined",
     )
     return places
@@ -85,12 +90,21 @@ def _of_updates(node: Node, own: Axes) -> Axes:
 
 def _rest(emit: Emitter, node: Node) -> str | None:
     """What the operands that do not vary put in."""
+    if node.attrs["reduction"] not in ("none", "add"):
+        return reduced_bias(emit, node, _places(node))
     data, updates = node.input(DATA), node.input(UPDATES)
     if emit.varies(data) and emit.varies(updates):
         return None
     parts = [emit.zeros(v.shape, v.dtype) if emit.varies(v) else v.name for v in (data, updates)]
     attrs = {k: node.attrs[k] for k in ("axis", "reduction") if k in node.attrs}
     return emit(node.key.op_type, parts[0], node.input(1).name, parts[1], **attrs)
+
+
+def _vjp(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
+    g = cotangent(cotangents, node)
+    if node.attrs["reduction"] not in ("none", "add"):
+        return reduced_vjp(emit, node, g, _places(node))
+    return element_vjp(emit, node, g, _maps)
 
 
 def _lossy(_node: Node) -> bool:
@@ -109,8 +123,11 @@ def _lossy(_node: Node) -> bool:
     lossy=_lossy,
 )
 def scatter_elements(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
-    """To the updates ``g`` at their places; to the data ``g``, zero where it was replaced."""
-    return element_vjp(emit, node, cotangent(cotangents, node), _maps)
+    """To the updates ``g`` at their places; to the data ``g``, zero where it was replaced.
+
+    "max" and "min": ``g`` to the winner; "mul": ``g`` times the other factors, shared by those that vary (ours).
+    """
+    return _vjp(emit, node, cotangents)
 
 
 @rule(
@@ -124,5 +141,99 @@ def scatter_elements(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     lossy=_lossy,
 )
 def scatter_nd(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
-    """To the updates ``g`` at their places; to the data ``g``, zero where it was replaced."""
-    return element_vjp(emit, node, cotangent(cotangents, node), _maps)
+    """To the updates ``g`` at their places; to the data ``g``, zero where it was replaced.
+
+    "max" and "min": ``g`` to the winner; "mul": ``g`` times the other factors, shared by those that vary (ours).
+    """
+    return _vjp(emit, node, cotangents)
+
+
+# TensorScatter
+
+
+CACHE, UPDATE = 0, 1
+
+
+def _written_axis(node: Node) -> int:
+    return int(node.attrs["axis"]) % node.input(CACHE).rank
+
+
+def _cache_carriers(node: Node, roles: Roles) -> tuple[int, ...]:
+    return tuple(i for i in varying(node, roles) if i in (CACHE, UPDATE))
+
+
+def _cache_roles(node: Node, roles: Roles) -> tuple[Axes]:
+    known = [roles[node.input(i).name] for i in _cache_carriers(node, roles)]
+    node.require(bool(known), "neither its cache nor its update is of real numbers that vary")
+    node.require(
+        len({axes.roles for axes in known}) == 1,
+        f"its cache and its update have different axes: {', '.join(map(str, known))}",
+    )
+    node.require(known[0].roles[_written_axis(node)] is not Role.BATCH, "it writes along the batch axis")
+    return (Axes(known[0].roles, gate=min(axes.gate for axes in known)),)
+
+
+def _cache_routes(node: Node, roles: Roles) -> bool:
+    """Along positions each output position is of the cache or of the update; along channels of both."""
+    inside = roles[node.output().name].roles[_written_axis(node)] is Role.CHANNEL
+    return not inside or len(_cache_carriers(node, roles)) == 1
+
+
+def _written(emit: Emitter, node: Node, shape: Sequence[int]) -> str:
+    """For each element of an update of this shape, where along the axis it goes: int64 of `shape`."""
+    axis, given = _written_axis(node), node.optional(2)
+    offsets = np.arange(shape[axis]).reshape([-1 if a == axis else 1 for a in range(len(shape))])
+    indices = emit.const(offsets.astype(np.int64))
+    if given is not None:
+        starts = emit.reshape(given.name, [-1, *[1] * (len(shape) - 1)])
+        indices = emit("Add", emit("Cast", starts, to=TensorProto.INT64), indices)
+    if node.attrs["mode"] == "circular":
+        indices = emit("Mod", indices, emit.ints([node.input(CACHE).shape[axis]]))
+    return emit("Expand", indices, emit.ints(shape))
+
+
+def _read_back(emit: Emitter, node: Node, flow: str, shape: Sequence[int]) -> Flows:
+    """To the update, of this shape, the flow where it was written; to the cache the rest."""
+    axis, places = _written_axis(node), _written(emit, node, shape)
+    blank = emit.zeros(shape, node.output().dtype)
+    flows: list[str | None] = [None] * len(node.inputs)
+    if emit.varies(node.input(CACHE)):
+        flows[CACHE] = emit("ScatterElements", flow, places, blank, axis=axis)
+    if emit.varies(node.input(UPDATE)):
+        flows[UPDATE] = emit("GatherElements", flow, places, axis=axis)
+    return flows
+
+
+def _cache_spread(emit: Emitter, node: Node, shares: Flows) -> Flows:
+    share, y = cotangent(shares, node), node.output()
+    if _written_axis(node) not in emit.axes(y).channels:
+        update = node.input(UPDATE)
+        return _read_back(emit, node, share, emit.axes(y).position_shape(update))
+    carriers = _cache_carriers(node, emit.roles)
+    part = share if len(carriers) == 1 else emit("Div", share, emit.like(y, float(len(carriers))))
+    return [part if i in carriers else None for i in range(len(node.inputs))]
+
+
+def _cache_rest(emit: Emitter, node: Node) -> str | None:
+    """What the operand that does not vary puts in."""
+    operands = [node.input(CACHE), node.input(UPDATE)]
+    if all(emit.varies(v) for v in operands):
+        return None
+    parts = [emit.zeros(v.shape, v.dtype) if emit.varies(v) else v.name for v in operands]
+    where = [v.name for v in node.inputs[2:] if v is not None]
+    return emit("TensorScatter", *parts, *where, axis=node.attrs["axis"], mode=node.attrs["mode"])
+
+
+@rule(
+    "TensorScatter",
+    versions=(24,),
+    roles=_cache_roles,
+    carriers=_cache_carriers,
+    routes=_cache_routes,
+    spread=_cache_spread,
+    bias=_cache_rest,
+    lossy=_lossy,
+)
+def tensor_scatter(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
+    """To the update ``g`` where it was written; to the cache ``g``, zero there. The indices are the pattern."""
+    return _read_back(emit, node, cotangent(cotangents, node), node.input(UPDATE).shape)

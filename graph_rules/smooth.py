@@ -5,14 +5,14 @@ A gated one, `v h(v)`, is frozen with its gate: the secant is `h(v)`.
 
 import math
 
-from graph_rules.frozen import constantly, elementwise, ratio, scaled, secant
+from graph_rules.frozen import elementwise, ratio, scaled, secant, unless_masked
 from graph_rules.registry import activation, bounded, gate
 from srd_onnx.emit import Emitter
 from srd_onnx.ir import Node
 from srd_onnx.rule import Flows
 
 
-@elementwise("Sigmoid", versions=(13,), roles=gate, bias=constantly(0.5), head="link")
+@elementwise("Sigmoid", versions=(13,), roles=gate, bias=unless_masked(0.5), head="link")
 def sigmoid(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``g y (1 - y)``; frozen: ``g (y - 1/2) / v``."""
     y = node.output()
@@ -76,7 +76,7 @@ def celu(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     return scaled(emit, node, cotangents, _exponential_slope(emit, node, alpha, alpha, 1.0))
 
 
-@elementwise("Softplus", versions=(1, 22), roles=activation, bias=constantly(math.log(2)))
+@elementwise("Softplus", versions=(1, 22), roles=activation, bias=unless_masked(math.log(2)))
 def softplus(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``g sigmoid(v)``; frozen: ``g (y - ln 2) / v``."""
     if emit.tangent:

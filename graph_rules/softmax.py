@@ -35,10 +35,16 @@ def _log_normaliser(emit: Emitter, node: Node) -> str:
     return emit("Sub", largest[0], emit("Log", largest[1]))
 
 
+def _unless_masked(emit: Emitter, node: Node, tensor: str) -> str:
+    """`tensor`, and 0 where y is 0, its v being -inf (a mask), or NaN, every v being -inf: nothing passes there."""
+    y, zero = node.output(), emit.like(node.output(), 0.0)
+    return emit("Where", emit("Greater", y.name, zero), tensor, zero)
+
+
 def _softmax_bias(emit: Emitter, node: Node) -> str:
     """``f(0) = 1/Z``; at most 1, as any probability (ours): else it would overflow where all v are far below 0."""
     exponent = emit("Min", emit("Neg", _log_normaliser(emit, node)), emit.like(node.output(), 0.0))
-    return emit("Exp", exponent)
+    return _unless_masked(emit, node, emit("Exp", exponent))
 
 
 def _secant(emit: Emitter, node: Node) -> str:
@@ -54,7 +60,7 @@ def _secant(emit: Emitter, node: Node) -> str:
     series = emit.like(v, 1 / 5040)
     for coefficient in (1 / 720, 1 / 120, 1 / 24, 1 / 6, 1 / 2, 1.0):
         series = emit("Add", emit("Mul", series, safe), emit.like(v, coefficient))
-    return emit("Where", near, emit("Mul", series, at_zero), far_slope)
+    return _unless_masked(emit, node, emit("Where", near, emit("Mul", series, at_zero), far_slope))
 
 
 @rule(
@@ -72,12 +78,17 @@ def softmax(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     g, y = cotangent(cotangents, node), node.output()
     if not emit.tangent:
         return to_first(node, emit("Mul", g, _secant(emit, node)))
-    mean = emit.total(emit("Mul", g, y.name), _axis(node))
-    return to_first(node, emit("Mul", y.name, emit("Sub", g, mean)))
+    weights = _unless_masked(emit, node, y.name)
+    mean = emit.total(emit("Mul", g, weights), _axis(node))
+    return to_first(node, emit("Mul", weights, emit("Sub", g, mean)))
 
 
 def _normaliser(emit: Emitter, node: Node) -> str:
-    return emit("Sub", node.output().name, node.input(0).name)
+    """``-ln Z``, from the largest element: any other may be -inf."""
+    largest = [
+        emit("ReduceMax", v.name, emit.ints(_axis(node)), keepdims=1) for v in (node.output(), node.input(0))
+    ]
+    return emit("Sub", *largest)
 
 
 @rule(

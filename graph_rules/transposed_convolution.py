@@ -37,7 +37,10 @@ class Stamp:
 
 
 def _stamp(node: Node) -> Stamp:
-    """`auto_pad`, `output_shape` and `output_padding` resolved: the result's size is known, so begins follow."""
+    """`auto_pad`, `output_shape` and `output_padding` resolved: the result's size is known, so begins follow.
+
+    Where a larger result is wanted than the input reaches, runtimes leave the rest at the end to the bias.
+    """
     source, result = node.input(0).shape[2:], node.output().shape[2:]
     kernel, rank = node.input(1).shape[2:], node.input(0).rank - 2
     strides = tuple(node.attrs.get("strides") or (1,) * rank)
@@ -50,12 +53,9 @@ def _stamp(node: Node) -> Stamp:
         begins = (0,) * rank
     else:
         totals = [
-            (n - 1) * s + e + (k - 1) * d + 1 - out
+            max(0, (n - 1) * s + e + (k - 1) * d + 1 - out)
             for n, s, e, k, d, out in zip(source, strides, extra, kernel, dilations, result, strict=True)
         ]
-        node.require(
-            min(totals) >= 0, f"it would need negative pads for {list(result)}; export with explicit pads"
-        )
         begins = tuple(t // 2 if mode == "SAME_UPPER" else t - t // 2 for t in totals)
     return Stamp(kernel, strides, dilations, begins, source, result)
 

@@ -47,6 +47,7 @@ def _between_windows(node: Node) -> bool:
     routes=never,
     spread=_to_windows,
     lossy=_between_windows,
+    far=True,
 )
 def max_unpool(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``g_x[i] = g[I[i]]``; where several elements went to one place, to the last of them, which is the one there."""

@@ -124,7 +124,7 @@ class _Pass:
         with emit.origin(target.name, "seed"):
             kind = self.plan.options.seed
             seeded = along_direction(emit, target, batch) if free else of_class(emit, target, batch, kind)
-            seed = emit.total(emit("Mul", seeded.scores, seeded.direction), [1], keepdims=False)
+            seed = emit.total(emit.weighed(seeded.scores, seeded.direction), [1], keepdims=False)
             self.cotangents[target.name].append(emit.reshape(seeded.direction, target.shape))
         return seeded, seed
 
@@ -215,7 +215,7 @@ class _Pass:
         parts = biases(self.emit, step.rule, step.node)
         for value, bias, flow in zip(step.node.outputs, parts, cotangents, strict=True):
             if bias is not None and value is not None and flow is not None:
-                self._book(label(step), self.emit("Mul", bias, flow), value)
+                self._book(label(step), self.emit.weighed(bias, flow), value)
 
     def _book_lost(self, step: Step, before: Sequence[str | None], after: Sequence[str | None]) -> None:
         """Relevance that found no position in the input: it sat on padding."""
@@ -277,4 +277,4 @@ def collapse(emit: Emitter, value: Value, cotangent: str) -> str:
             f"the boundary '{value.name}' holds integers ({value.dtype}), which have no direction: "
             "choose a tensor of real numbers as the boundary, e.g. the one behind the Cast"
         )
-    return dot(emit, value, value.name, cotangent)
+    return emit.total(emit.weighed(value.name, cotangent), emit.axes(value).channels)

@@ -24,12 +24,23 @@ class Emitter:
         roles: axes of every forward tensor that depends on the input.
         tangent: true for the true derivative, false for the map with the activation pattern held fixed.
         prefix: of the names of what it makes.
+        masked: numbers may be infinite where nothing flows (scores under a mask); by default where a constant of the
+            graph is, or a sum of few such constants would be.
     """
 
-    def __init__(self, graph: Graph, roles: Roles, *, tangent: bool = False, prefix: str = "srd") -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        roles: Roles,
+        *,
+        tangent: bool = False,
+        masked: bool | None = None,
+        prefix: str = "srd",
+    ) -> None:
         self._prefix = prefix
         self.roles = roles
         self.tangent = tangent
+        self.masked = graph.masked if masked is None else masked
         self.nodes: list[NodeProto] = []
         self.initializers: list[TensorProto] = []
         self._values = graph.values
@@ -107,6 +118,12 @@ class Emitter:
             if 0 in shape
             else self("Reshape", tensor, self.ints(shape))
         )
+
+    def weighed(self, tensor: str, weight: str) -> str:
+        """``tensor * weight``, and 0 where the weight is 0 though the number is infinite: a score under a mask."""
+        if self.masked:
+            tensor = self("Where", self("Cast", weight, to=TensorProto.BOOL), tensor, weight)
+        return self("Mul", tensor, weight)
 
     def total(self, tensor: str, axes: Sequence[int], *, keepdims: bool = True) -> str:
         """The sum over `axes`; the tensor itself if there are none (ReduceSum would sum over all)."""

@@ -90,7 +90,7 @@ def plan_for(
     model: ModelProto, case: Case, rules: RuleTable, expansions: ExpansionTable | None = None
 ) -> tuple[ModelProto, Plan]:
     """The simplified model and its plan; raises as its parts do."""
-    forward, graph = simplify(model, case.shapes, expansions)
+    forward, graph = simplify(model, case.shapes, expansions, rules)
     return forward, make_plan(graph, case.start, rules, case.options, case.explained, tangent=case.tangent)
 
 
@@ -206,9 +206,8 @@ def require_finite(
     Raises:
         NonFiniteError: naming the first activation that is not finite, or else saying what overflows.
     """
-    if all(
-        np.isfinite(a).all() for a in (*result.relevance.values(), result.seed, result.scores, result.ledger)
-    ):
+    numbers = all(np.isfinite(a).all() for a in (*result.relevance.values(), result.seed, result.ledger))
+    if numbers and (result.scores < np.inf).all():  # a score under a mask is -inf
         return
     graph = plan.graph
     producers = graph.producers

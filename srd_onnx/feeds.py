@@ -116,7 +116,18 @@ def feeds_of(plan: Plan, step: Step, output: int, known: Mapping[str, Array]) ->
     if all(flow == PROBE for flow in wanted.values()):
         return {i: identity(math.prod(shape), len(shape)) for i in wanted}
     send = _sender(plan, step, emit, value, wanted, known)
-    return _probed(send, shape, sizes, plan.roles[value.name])
+    found = _probed(send, shape, sizes, plan.roles[value.name])
+    return {i: _everywhere(fed, shape) for i, fed in found.items()} if step.rule.far else found
+
+
+def _everywhere(fed: Feeds, shape: tuple[int, ...]) -> Feeds:
+    """Every input position may feed every output position, whatever part of the undirected it gets."""
+    count = fed.index.shape[1]
+    parts = np.zeros((fed.size, count), np.float32)
+    tap, result = np.nonzero(fed.index >= 0)
+    parts[fed.index[tap, result], result] = fed.parts[tap, result]
+    index = np.broadcast_to(np.arange(fed.size)[:, None], parts.shape)
+    return Feeds(index, parts, shape, fed.size)
 
 
 def needed(plan: Plan, step: Step, output: int) -> list[str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
@@ -145,6 +146,13 @@ class Graph:
         for node in self.nodes:
             found.update({value.name: value for value in node.outputs if value is not None})
         return found
+
+    @cached_property
+    def masked(self) -> bool:
+        """Whether a constant holds an infinite number, or one so large that a sum of four may be infinite."""
+        constants = {v.name: v.constant for node in self.nodes for v in node.inputs if v is not None}
+        reals = [c for c in constants.values() if c is not None and c.dtype.kind == "f"]
+        return any(bool((np.abs(c) > np.finfo(c.dtype).max / 4).any()) for c in reals)
 
     @property
     def producers(self) -> dict[str, Node]:

@@ -18,6 +18,7 @@ from srd_onnx import runtime
 from srd_onnx.errors import EmptyGraphError, InvalidModelError, NotAnOnnxFileError, OpsetError
 from srd_onnx.expand import is_own, own_up
 from srd_onnx.external_data import LIMIT, nodes, read_external_data, too_large
+from srd_onnx.functions import beyond, write_out
 from srd_onnx.opset import default_opset, name_nodes, set_ir_version, to_opset
 
 __all__ = ["LoadedModel", "load_model", "to_opset"]
@@ -254,7 +255,7 @@ def _runnable(proto: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     if opset < OLDEST_OPSET:
         proto = to_opset(proto, WORKING_OPSET)
     elif opset > newest:
-        proto = to_opset(proto, newest)
+        proto = to_opset(write_out(proto, beyond(newest)), newest)
     proto.ir_version = min(proto.ir_version, runtime.newest_ir_version())
     return proto
 

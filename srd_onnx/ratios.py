@@ -22,6 +22,8 @@ from srd_onnx.plan import Plan, Step
 from srd_onnx.rule import Taps
 from srd_onnx.runtime import make_session, run
 
+_MOST_COMBS = 1 << 28  # elements of all combs of one layer
+
 
 @dataclass(frozen=True, eq=False)
 class Incoming:
@@ -80,6 +82,7 @@ class _Emitted:
     step: Step
     output: int
     undirected: str
+    comb: tuple[int, ...]
     # (index of the operand, output of the session): products by tap, or relevance by comb.
     tapped: tuple[tuple[int, str], ...] = ()
     combed: tuple[tuple[int, str], ...] = ()
@@ -147,7 +150,7 @@ def ratio_model(plan: Plan, forward: ModelProto, *, also: Sequence[str] = ()) ->
     emitted: dict[tuple[str, int], _Emitted] = {}
     feeds: dict[tuple[str, int], dict[int, Feeds]] = {}
     reads: dict[str, None] = {}
-    for step, output, value in shared_steps(plan):
+    for step, output, _ in shared_steps(plan):
         key = (step.node.name, output)
         taps = None
         with emit.origin(step.node.name, "ratios"):
@@ -157,14 +160,10 @@ def ratio_model(plan: Plan, forward: ModelProto, *, also: Sequence[str] = ()) ->
                 feeds[key] = {taps.operand: _declared(plan, step, taps)}
             elif wanted := needed(plan, step, output):
                 reads.update(dict.fromkeys(wanted))
-                node = f"'{step.node.name}'"
-                step.node.require(
-                    step.routes, f"the structure of {node} depends on the data, and it mixes positions"
-                )
             else:
                 feeds[key] = feeds_of(plan, step, output, {})
             if not step.routes:
-                emitted[key] = _emitted(emit, plan, step, output, value, taps, feeds[key])
+                emitted[key] = _emitted(emit, plan, step, output, taps, feeds.get(key))
     names = list(dict.fromkeys(t for one in emitted.values() for t in _tensors(one)))
     given = {value.name for value in plan.graph.inputs}
     outputs = dict.fromkeys(name for name in (*names, *reads, *also) if name not in given)
@@ -251,27 +250,31 @@ def _emitted(
     plan: Plan,
     step: Step,
     output: int,
-    value: Value,
     taps: Taps | None,
-    structure: Mapping[int, Feeds],
+    structure: Mapping[int, Feeds] | None,
 ) -> _Emitted:
+    value = step.node.outputs[output]
+    assert value is not None
+    shape = position_shape(plan, value)
     norm = dot(emit, value, value.name, value.name)
     floor = emit("Max", norm, emit.like(value, tiny(value)))
     rest = emit("Sub", floor, norm)
     bias = biases(emit, step.rule, step.node)[output]
     if bias is not None:
         rest = emit("Add", rest, dot(emit, value, bias, value.name))
-    undirected = emit("Expand", emit("Div", rest, floor), emit.ints(position_shape(plan, value)))
+    undirected = emit("Expand", emit("Div", rest, floor), emit.ints(shape))
     if taps is not None:
-        return _Emitted(step, output, undirected, tapped=((taps.operand, emit("Div", taps.products, floor)),))
+        tapped = ((taps.operand, emit("Div", taps.products, floor)),)
+        return _Emitted(step, output, undirected, (), tapped=tapped)
     along = emit("Div", value.name, floor)
-    combs = next((fed.comb for fed in structure.values()), ())
-    if math.prod(combs) == 1:
+    # Where the data decides what feeds what, only single teeth are sure to share no input position.
+    comb = shape if structure is None else next((fed.comb for fed in structure.values()), ())
+    if math.prod(comb) == 1:
         flows = _back(emit, step, output, along)
-        shares = {i: collapse(emit, step.node.input(i), flow) for i, flow in flows.items() if i in structure}
+        shares = {i: collapse(emit, step.node.input(i), flow) for i, flow in flows.items()}
     else:
-        shares = _scanned(emit, plan, step, output, along, combs, structure)
-    return _Emitted(step, output, undirected, combed=tuple(shares.items()))
+        shares = _scanned(emit, plan, step, output, along, comb)
+    return _Emitted(step, output, undirected, comb, combed=tuple(shares.items()))
 
 
 def _back(emit: Emitter, step: Step, output: int, cotangent: str) -> dict[int, str]:
@@ -288,17 +291,20 @@ def _scanned(
     output: int,
     along: str,
     comb: tuple[int, ...],
-    structure: Mapping[int, Feeds],
 ) -> dict[int, str]:
     """Comb after comb through the VJP, in a Scan whose body holds what depends on the comb."""
     value = step.node.outputs[output]
     assert value is not None
     shape = position_shape(plan, value)
+    step.node.require(
+        math.prod(comb) * math.prod(shape) <= _MOST_COMBS,
+        f"its ratios would take {math.prod(comb)} passes over {math.prod(shape)} positions; choose a smaller input",
+    )
     colours = _colours(shape, comb)
     combs = (colours == np.arange(math.prod(comb)).reshape(-1, *[1] * len(shape))).astype(value.dtype)
     inner = Emitter(plan.graph, plan.roles, prefix=f"{along}/scan")
     flows = _back(inner, step, output, inner("Mul", along, PROBE))
-    shares = {i: collapse(inner, step.node.input(i), flow) for i, flow in flows.items() if i in structure}
+    shares = {i: collapse(inner, step.node.input(i), flow) for i, flow in flows.items()}
     varying, body = {PROBE}, []
     for node in inner.nodes:
         if varying.isdisjoint(node.input):
@@ -347,5 +353,5 @@ def _by_comb(
     for operand, name in one.combed:
         fed = structure[operand]
         stack = found[name].reshape(-1, fed.size)
-        colour = _colours(shape, fed.comb).reshape(-1)
+        colour = _colours(shape, one.comb).reshape(-1)
         yield operand, np.where(fed.index >= 0, stack[colour, np.maximum(fed.index, 0)], 0)

@@ -58,6 +58,7 @@ class Rule:
         nonlinear: true if it has an activation pattern, so that its input is a preactivation.
         taps: emits the numerators of the sharing ratios of one output position after the other, where that is cheaper
             than a VJP for each set of output positions that share no input position; None where it is not.
+        far: true if the VJP may reach input positions that `spread` does not (places that are computed).
     """
 
     name: str
@@ -72,6 +73,7 @@ class Rule:
     head: Literal["link", "view"] | None
     nonlinear: bool
     taps: Callable[[Emitter, Node], Taps | None] | None
+    far: bool
 
 
 RuleTable = Mapping[OpKey, Rule]

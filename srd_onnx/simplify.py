@@ -8,7 +8,7 @@ wrote it.
 """
 
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +28,8 @@ from onnx import (
 from srd_onnx.errors import InvalidModelError, ShapeError
 from srd_onnx.expand import ExpansionTable, expand, is_own, own_up
 from srd_onnx.external_data import nodes
-from srd_onnx.ir import Graph
+from srd_onnx.functions import data_dependent, origin, without_rule, write_out
+from srd_onnx.ir import Graph, OpKey
 from srd_onnx.opset import default_opset, name_nodes, to_opset
 from srd_onnx.ort_errors import ORT_ERRORS, short_message
 from srd_onnx.runtime import CPU, make_session, run
@@ -50,7 +51,10 @@ _GROUPS, _STAND_IN = "GroupNormalization", "InstanceNormalization"
 
 
 def simplify(
-    model: ModelProto, shapes: Mapping[str, Sequence[int]], expansions: ExpansionTable | None = None
+    model: ModelProto,
+    shapes: Mapping[str, Sequence[int]],
+    expansions: ExpansionTable | None = None,
+    rules: Container[OpKey] | None = None,
 ) -> tuple[ModelProto, Graph]:
     """The model for these concrete input shapes, simplified, and its DAG.
 
@@ -58,6 +62,8 @@ def simplify(
         model: as `load_model` returns it.
         shapes: the shape of every graph input, by name.
         expansions: how fused operators are written out.
+        rules: operators that have a rule; others are written out where onnx defines them by what may have one. All are
+            left as they are if it is left out.
 
     Raises:
         ShapeError: if the shapes contradict the model.
@@ -65,6 +71,8 @@ def simplify(
         UnsupportedCaseError: for a use of a fused operator that its expansion does not cover.
     """
     fixed = _with_shapes(model, shapes)
+    if rules is not None:
+        fixed = write_out(fixed, without_rule(rules, max(WORKING_OPSET, default_opset(model))))
     disguised, groups = _disguised(fixed)
     folded = _folded(disguised)
     if groups.keys() - {node.name for node in folded.graph.node}:
@@ -73,7 +81,7 @@ def simplify(
     own_up(folded, default_opset(folded))
     weights = _take_weights(folded)
     inferred = _inferred(to_opset(folded, max(WORKING_OPSET, default_opset(model))), foreign)
-    origins = _origins(model, inferred)
+    origins = _origins(fixed, inferred)
     written, parents = expand(inferred, expansions or {})
     if parents:
         inferred = _inferred(written, foreign)
@@ -108,9 +116,18 @@ def _put_weights(model: ModelProto, weights: list[TensorProto]) -> None:
 
 
 def _foreign_shapes(model: ModelProto, shapes: Mapping[str, Sequence[int]]) -> list[ValueInfoProto]:
-    """Shapes of what nodes of other domains compute, which onnx cannot infer: found by running them on zeros."""
-    opset = default_opset(model)
-    strange = [n for n in model.graph.node if n.domain not in ("", "ai.onnx") or is_own(n, opset)]
+    """Shapes that onnx cannot infer, though they do not depend on the data: found by running the nodes on zeros.
+
+    They are what nodes of other domains compute, and what a constant condition leaves of a tensor.
+    """
+    opset, constants = default_opset(model), {t.name for t in model.graph.initializer}
+    strange = [
+        n
+        for n in model.graph.node
+        if n.domain not in ("", "ai.onnx")
+        or is_own(n, opset)
+        or (n.op_type == "Compress" and n.input[1] in constants)
+    ]
     names = [o for n in strange for o in n.output if o]
     if not names:
         return []
@@ -131,6 +148,10 @@ def _inferred(model: ModelProto, foreign: Sequence[ValueInfoProto]) -> ModelProt
     # Stale shapes from before the folding would contradict what is inferred now.
     del model.graph.value_info[:]
     model.graph.value_info.extend(foreign)
+    for node in model.graph.node:
+        if node.op_type == "STFT" and not any(a.name == "onesided" for a in node.attribute):
+            # Its default, of which the shape inference of onnx does not know.
+            node.attribute.append(helper.make_attribute("onesided", 1))
     try:
         return onnx.shape_inference.infer_shapes(model, strict_mode=False, data_prop=True)
     except onnx.shape_inference.InferenceError as error:
@@ -261,38 +282,28 @@ def _origins(original: ModelProto, simplified: ModelProto) -> dict[str, tuple[st
     Folding keeps the names of the tensors that survive, so what lies between a node's inputs and outputs in the
     original graph is what was fused into it.
     """
-    data = _data_dependent(original)
+    data = data_dependent(original)
     producer = {name: node for node in original.graph.node for name in node.output if name}
     kept = {name for node in simplified.graph.node for name in node.output}
     found = {}
     for node in simplified.graph.node:
         stop = kept - set(node.output)
         between = _between([n for n in node.output if n in producer], producer, stop, data)
-        found[node.name] = tuple(dict.fromkeys([*(n for n in between if n == node.name), *between])) or (
-            node.name,
-        )
+        own_first = [*(n for n in between if n.name == node.name), *between]
+        found[node.name] = tuple(dict.fromkeys(origin(n) or n.name for n in own_first)) or (node.name,)
     return found
-
-
-def _data_dependent(model: ModelProto) -> set[str]:
-    """Tensors that depend on the values of the inputs, not merely on their shapes."""
-    data = {info.name for info in model.graph.input}
-    for node in model.graph.node:
-        if node.op_type not in ("Shape", "Size") and any(name in data for name in node.input):
-            data.update(node.output)
-    return data
 
 
 def _between(
     names: list[str], producer: Mapping[str, NodeProto], stop: set[str], data: set[str]
-) -> list[str]:
-    found: list[str] = []
+) -> list[NodeProto]:
+    found: list[NodeProto] = []
     seen: set[str] = set()
     while names:
         name = names.pop()
         if name in seen or name in stop or name not in data or name not in producer:
             continue
         seen.add(name)
-        found.append(producer[name].name)
+        found.append(producer[name])
         names.extend(producer[name].input)
     return found[::-1]

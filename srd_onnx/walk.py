@@ -78,11 +78,11 @@ def _node(
     proto: NodeProto, versions: Mapping[str, int], known: Mapping[str, Value], origins: tuple[str, ...]
 ) -> Node:
     key, attrs = _resolved(proto, versions)
-    captured = tuple(v for name in _captured(proto) if (v := known.get(name)) is not None)
+    outer = tuple(v for name in captured(proto) if (v := known.get(name)) is not None)
     return Node(
         proto.name,
         key,
-        tuple(_value(n, known) if n else None for n in proto.input) + captured,
+        tuple(_value(n, known) if n else None for n in proto.input) + outer,
         tuple(_value(n, known) if n else None for n in proto.output),
         MappingProxyType(attrs),
         origins,
@@ -119,14 +119,14 @@ def _decoded(attribute: AttributeProto) -> Any:
     return value
 
 
-def _captured(proto: NodeProto) -> list[str]:
+def captured(proto: NodeProto) -> list[str]:
     """Names that the node's subgraphs (If, Loop, Scan) use from outside: inputs that are not listed."""
     names: list[str] = []
     for attribute in proto.attribute:
         for graph in [attribute.g, *attribute.graphs] if attribute.type in (5, 10) else []:
             made = {i.name for i in graph.input} | {t.name for t in graph.initializer}
             for inner in graph.node:
-                names += [n for n in [*inner.input, *_captured(inner)] if n and n not in made]
+                names += [n for n in [*inner.input, *captured(inner)] if n and n not in made]
                 made.update(inner.output)
     return list(dict.fromkeys(names))
 

@@ -97,9 +97,10 @@ def block(name: str, *, qkv: str = "split", mask: str = "", scale: str = "Mul", 
     given = None
     if mask == "relative position":
         given = net.random(1, HEADS, TOKENS, TOKENS)
-    elif mask == "causal":
+    elif mask in ("causal", "infinite"):
         # Backward in time: the class token, which is first, must see the others.
-        given = constant(net, np.tril(np.full((TOKENS, TOKENS), -1e9), -1))
+        hidden = -np.inf if mask == "infinite" else -1e9
+        given = constant(net, np.where(np.tri(TOKENS, k=-1), hidden, 0.0))
     elif mask == "from integers":
         given = _runtime_mask(net, tokens)
     attended = attend(net, split_qkv(net, layer_norm(net, tokens, fused=fused), qkv), mask=given, scale=scale)
@@ -190,6 +191,7 @@ BLOCKS: dict[str, Callable[[], Net]] = {
     "separate": lambda: block("separate", qkv="separate", fused=True),
     "relative position": lambda: block("relative position", mask="relative position", fused=True),
     "causal": lambda: block("causal", mask="causal", fused=True),
+    "infinite": lambda: block("infinite", mask="infinite", fused=True),
     "from integers": lambda: block("from integers", mask="from integers", fused=True),
     "multihead": multihead,
     "windows": windows,

@@ -20,6 +20,7 @@ class Var:
     dtype: str | None = None  # only where it is not the case's
     positive: bool = False
     within: tuple[float, float] | None = None  # where the operator is defined
+    masked: bool = False  # every third element is -inf
 
 
 @dataclass(frozen=True)
@@ -111,5 +112,6 @@ def rows(
 
 IMAGE = Var("NCHW", (2, 3, 4, 3))
 TOKENS = Var("NTC", (2, 4, 3))
+MASKED = Var("NTC", (2, 4, 5), masked=True)
 GATE = Var("NCHW", (2, 3, 4, 3), gate=Gate.SATURATING)
 SHAPES = (13, 21, 23, 24, 25)

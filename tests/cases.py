@@ -13,6 +13,7 @@ from tests import (
     cases_recurrent,
     cases_resize,
     cases_sampling,
+    cases_signals,
     cases_stamps,
 )
 from tests.case_types import (
@@ -20,6 +21,7 @@ from tests.case_types import (
     IMAGE,
     INT64_MAX,
     INT64_MIN,
+    MASKED,
     SHAPES,
     TOKENS,
     Case,
@@ -48,10 +50,12 @@ def _activations() -> Iterator[Case]:
     yield from rows("Clip", (13,), "no_upper", IMAGE, Const(-0.5))
     yield from rows("Clip", (13,), "no_bounds", IMAGE)
     yield from rows("Sigmoid", (13,), "image", IMAGE)
+    yield from rows("Sigmoid", (13,), "masked", MASKED)
     yield from rows("Tanh", (13,), "image", IMAGE)
     yield from rows("Elu", (6, 22), "default", IMAGE)
     yield from rows("Elu", (6, 22), "alpha", IMAGE, alpha=0.4)
     yield from rows("Softplus", (1, 22), "image", IMAGE)
+    yield from rows("Softplus", (1, 22), "masked", MASKED)
     yield from rows("HardSigmoid", (6, 22), "default", IMAGE)
     yield from rows("HardSigmoid", (6, 22), "steep", IMAGE, alpha=0.7, beta=0.4)
     yield from rows("HardSwish", (14, 22), "image", IMAGE)
@@ -61,6 +65,7 @@ def _activations() -> Iterator[Case]:
     yield from rows("Softmax", (13,), "channels", IMAGE, axis=1)
     yield from rows("Softmax", (13,), "positions", TOKENS, axis=-2)
     yield from rows("Softmax", (13,), "far_below_zero", Var("NC", (3, 5), within=(-30.0, -9.0)))
+    yield from rows("Softmax", (13,), "masked", MASKED)
     yield from rows("Softmax", (13,), "one", Var("NCT", (2, 1, 3)), axis=1)
 
 
@@ -205,7 +210,7 @@ def _layout() -> Iterator[Case]:
     yield from rows(
         "Dropout", (13, 22), "ratio", IMAGE, Const(0.3, "float32"), Const(data=False, dtype="bool"), masks=1
     )
-    casts = (13, 19, 21, 23, 24, 25)
+    casts = (13, 19, 21, 23, 24, 25, 28)
     yield from rows("Cast", casts, "same", IMAGE, to="own")
     yield from rows(
         "Cast", casts, "widen", Var("NCHW", (2, 3, 4, 3), dtype="float32"), to="float64", dtype="float32"
@@ -213,6 +218,12 @@ def _layout() -> Iterator[Case]:
     yield from rows(
         "Cast", casts, "narrow", Var("NCHW", (2, 3, 4, 3), dtype="float64"), to="float32", dtype="float32"
     )
+    likes = (15, 19, 21, 23, 24, 25)
+    yield from rows("CastLike", likes, "same", IMAGE, Rand((2,)))
+    yield from rows("CastLike", likes, "widen", Var("NCHW", (2, 3, 4, 3), dtype="float32"),
+                    Const([1.0], "float64"), dtype="float32")  # fmt: skip
+    yield from rows("CastLike", likes, "narrow", Var("NCHW", (2, 3, 4, 3), dtype="float64"),
+                    Const(1.0, "float32"), dtype="float32")  # fmt: skip
     reshapes = (14, 19, 21, 23, 24, 25)
     yield from rows("Reshape", reshapes, "flatten", IMAGE, ints(2, -1), out="NC")
     yield from rows("Reshape", reshapes, "tokens", IMAGE, ints(0, 0, -1), out="NCT")
@@ -325,6 +336,7 @@ CASES: tuple[Case, ...] = tuple(
         cases_recurrent.cases,
         cases_resize.cases,
         cases_sampling.cases,
+        cases_signals.cases,
         cases_stamps.cases,
     )
     for case in family()

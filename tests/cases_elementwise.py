@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from srd_onnx.roles import Gate
-from tests.case_types import GATE, IMAGE, TOKENS, Case, Const, Operand, Rand, Same, Var, rows
+from tests.case_types import GATE, IMAGE, MASKED, TOKENS, Case, Const, Operand, Rand, Same, Var, rows
 
 SCALAR_PER_IMAGE = Var("NC", (3, 1))
 MASK = np.random.default_rng(0).random((2, 3, 4, 3)) < 0.5
@@ -63,6 +63,7 @@ def _elementary() -> Iterator[Case]:
     ):  # fmt: skip
         yield from rows(op, versions, "image", IMAGE)
         yield from rows(op, versions, "one_number", SCALAR_PER_IMAGE)
+    yield from rows("Exp", (13,), "masked", MASKED)
     yield from rows("Sign", (13,), "image", IMAGE, no_pattern="it is constant")
     for op, versions, low, high in (
         ("Tan", (7, 22), -1.4, 1.4), ("Asin", (7, 22), -0.95, 0.95), ("Acos", (7, 22), -0.95, 0.95),

@@ -49,12 +49,23 @@ def _scatters() -> Iterator[Case]:
             nd = Const([[[n, t] for t in (2, -4)] for n in (0, 1)], "int64")
             yield from rows("ScatterND", (18,), f"{how}_{reduction}", data, nd, new, out="NTC",
                             reduction=reduction)  # fmt: skip
+        for reduction in ("mul", "max", "min"):
+            again = Const([[[1, 0, 2], [1, 1, 0]], [[0, 2, 2], [0, 2, 3]]], "int64")
+            yield from rows("ScatterElements", (18,), f"{how}_{reduction}", data, again, new, out="NTC", axis=1,
+                            reduction=reduction)  # fmt: skip
+            nd = Const([[[0, 2], [0, -2]], [[1, 1], [1, 3]]], "int64")
+            yield from rows("ScatterND", (18,), f"{how}_{reduction}", data, nd, new, out="NTC",
+                            reduction=reduction)  # fmt: skip
     twice = Const([[[0, 0, 0], [0, 1, 0]], [[2, 2, 1], [1, 2, 2]]], "int64")
     yield from rows("ScatterElements", (18,), "repeated", TOKENS, twice, updates, axis=-2, reduction="add")
     yield from rows("ScatterElements", (18,), "channels", TOKENS, Const([[[2]] * 4] * 2, "int64"),
                     Var("NTC", (2, 4, 1)), axis=2)  # fmt: skip
     yield from rows("ScatterElements", (18,), "into_itself", TOKENS, Const([[[1, 0, 2]] * 4] * 2, "int64"), Same(0),
                     axis=1, reduction="add")  # fmt: skip
+    yield from rows("ScatterElements", (18,), "by_itself", TOKENS, Const([[[1, 0, 2]] * 4] * 2, "int64"), Same(0),
+                    axis=1, reduction="mul")  # fmt: skip
+    yield from rows("ScatterND", (18,), "elements_mul", TOKENS, Const([[0, 0, 2], [0, 3, 1], [0, 3, 1]], "int64"),
+                    Rand((3,)), reduction="mul")  # fmt: skip
     yield from rows("ScatterND", (18,), "elements", TOKENS, Const([[0, 0, 2], [0, 3, 1], [1, 1, 1]], "int64"),
                     Rand((3,)), reduction="add")  # fmt: skip
 
@@ -91,15 +102,19 @@ def _pads() -> Iterator[Case]:
 
 def _rearrangements() -> Iterator[Case]:
     deep = Var("NCHW", (2, 8, 2, 3))
-    yield from rows("DepthToSpace", (13,), "default", deep, blocksize=2)
-    yield from rows("DepthToSpace", (13,), "crd", deep, blocksize=2, mode="CRD")
-    yield from rows("DepthToSpace", (13,), "three", Var("NCHW", (1, 9, 2, 1)), blocksize=3, mode="DCR")
-    yield from rows("SpaceToDepth", (13,), "two", Var("NCHW", (2, 3, 4, 2)), blocksize=2)
-    yield from rows("SpaceToDepth", (13,), "three", Var("NCHW", (1, 2, 3, 6)), blocksize=3)
-    yield from rows("SpaceToDepth", (13,), "one", IMAGE, blocksize=1)
-    yield from rows("ReverseSequence", (10,), "batch_first", TOKENS, ints(3, 4), batch_axis=0, time_axis=1)
-    yield from rows("ReverseSequence", (10,), "default", Var("TNC", (4, 2, 3)), ints(1, 4))
-    yield from rows("ReverseSequence", (10,), "channels", Var("CNT", (3, 2, 4)), ints(3, 2))
+    yield from rows("DepthToSpace", (13, 28), "default", deep, blocksize=2)
+    yield from rows("DepthToSpace", (13, 28), "crd", deep, blocksize=2, mode="CRD")
+    yield from rows("DepthToSpace", (13, 28), "three", Var("NCHW", (1, 9, 2, 1)), blocksize=3, mode="DCR")
+    yield from rows("SpaceToDepth", (13, 28), "two", Var("NCHW", (2, 3, 4, 2)), blocksize=2)
+    yield from rows("SpaceToDepth", (13, 28), "three", Var("NCHW", (1, 2, 3, 6)), blocksize=3)
+    yield from rows("SpaceToDepth", (13, 28), "one", IMAGE, blocksize=1)
+    for mode in ("DCR", "CRD"):
+        yield from rows(
+            "SpaceToDepth", (28,), mode.lower(), Var("NCHW", (2, 3, 4, 2)), blocksize=2, mode=mode
+        )
+    yield from rows("ReverseSequence", (10, 28), "batch_first", TOKENS, ints(3, 4), batch_axis=0, time_axis=1)
+    yield from rows("ReverseSequence", (10, 28), "default", Var("TNC", (4, 2, 3)), ints(1, 4))
+    yield from rows("ReverseSequence", (10, 28), "channels", Var("CNT", (3, 2, 4)), ints(3, 2))
     for axis, how in ((1, "tokens"), (-1, "channels")):
         yield from rows("CumSum", (14,), how, TOKENS, Const(axis, "int64"))
         yield from rows("CumSum", (14,), f"{how}_exclusive", TOKENS, Const(axis, "int32"), exclusive=1)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from tests.case_types import IMAGE, TOKENS, Case, Operand, Rand, Var, ints, rows
+from tests.case_types import IMAGE, MASKED, TOKENS, Case, Operand, Rand, Var, ints, rows
 
 
 def _layer_norms() -> Iterator[Case]:
@@ -92,6 +92,9 @@ def _reductions() -> Iterator[Case]:
         yield from rows(op, since[:1], "everything", var("NCHW", 1, 3, 2, 2))
         yield from rows(op, since[:1], "untouched", image, noop_with_empty_axes=1)
         yield from rows(op, since[:1], "untouched_by_name", image, ints(), keepdims=0, noop_with_empty_axes=1)
+    for op in ("ReduceMax", "ReduceLogSumExp"):
+        yield from rows(op, versions[op], "masked", MASKED, ints(2), out="NTC")
+        yield from rows(op, versions[op], "masked_positions", MASKED, ints(1), keepdims=0, out="NC")
     for op, since in (("ReduceSum", (13,)), ("ReduceMean", (18,))):
         yield from rows(op, since, "empty_axes", Var("NCH", (1, 3, 2)), ints())
         yield from rows(op, since, "channels_and_tokens", TOKENS, ints(-1, 1))

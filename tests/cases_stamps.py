@@ -30,6 +30,9 @@ def _transposed_convolutions() -> Iterator[Case]:
     yield from up("output_shape", image, (4, 3, 3, 3), strides=[2, 2], output_shape=[6, 4])
     yield from up("output_shape_upper", image, (4, 3, 3, 2), strides=[2, 2], output_shape=[6, 3],
                   auto_pad="SAME_UPPER")  # fmt: skip
+    yield from up("output_shape_beyond", image, (4, 3, 2, 3), strides=[3, 2], output_shape=[9, 6], bias=True)
+    yield from up("output_shape_far_beyond", image, (4, 3, 1, 3), strides=[3, 2], output_shape=[9, 5],
+                  auto_pad="SAME_UPPER")  # fmt: skip
     for mode in ("SAME_UPPER", "SAME_LOWER", "VALID", "NOTSET"):
         yield from up(mode.lower(), image, (4, 2, 3, 3), auto_pad=mode, strides=[2, 2])
     yield from up("1d", Var("NCT", (2, 3, 4)), (3, 2, 4), strides=[2], pads=[1, 1], bias=True)

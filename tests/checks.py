@@ -12,7 +12,7 @@ from srd_onnx.rule import RuleTable
 from tests.cases import Case, Same
 from tests.definition import Layouts, share_positions
 from tests.harness import Bench, Emitted, bench, emitted_bias, emitted_position, emitted_vjp, reference
-from tests.oracle_types import Array, Replay
+from tests.oracle_types import Array, Replay, weighed
 from tests.oracles import ORACLES
 
 TOLERANCE: Mapping[str, float] = {"float64": 1e-10, "float32": 2e-6}  # relative to the largest number at hand
@@ -235,7 +235,7 @@ def sum_of(booked: Sequence[Array | None], batch: int) -> Array:
 
 
 def inner(a: Any, b: Any) -> float:
-    return float(np.sum(np.asarray(a, float) * np.asarray(b, float)))
+    return float(np.sum(weighed(np.asarray(a, float), np.asarray(b, float))))
 
 
 def biggest(arrays: Sequence[Array | None]) -> float:

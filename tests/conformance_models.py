@@ -6,7 +6,7 @@ onnx.reference that folds, because ONNX Runtime has neither the newest opsets no
 
 import re
 import zlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,8 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto,
 from onnx.reference import ReferenceEvaluator
 
 from srd_onnx.external_data import nodes
-from srd_onnx.ir import Graph
+from srd_onnx.functions import without_rule, write_out
+from srd_onnx.ir import Graph, OpKey
 from srd_onnx.opset import default_opset, name_nodes, to_opset
 from srd_onnx.simplify import WORKING_OPSET
 from srd_onnx.walk import walk
@@ -65,8 +66,10 @@ def seed(*words: Any) -> int:
     return zlib.crc32("/".join(map(str, words)).encode())
 
 
-def prepared(case: Any) -> Prepared:
+def prepared(case: Any, rules: Container[OpKey]) -> Prepared:
     """The case at opset 18 or later, in float64 where the schemas of its operators have it, else in float32.
+
+    Operators without a rule that onnx defines by others are written out, as `simplify` does.
 
     Raises:
         OpsetError: onnx cannot convert it.
@@ -76,6 +79,7 @@ def prepared(case: Any) -> Prepared:
     name_nodes(model.graph)
     model = to_opset(model, max(WORKING_OPSET, default_opset(model)))
     name_nodes(model.graph)
+    model = write_out(model, without_rule(rules, default_opset(model)))
     fixed, whole = _single_only(model)
     names = [i.name for i in model.graph.input]
     given = dict(zip(names, case.data_sets[0][0], strict=True))
@@ -100,10 +104,8 @@ def _single_only(model: ModelProto) -> tuple[set[str], bool]:
         for name, param in slots:
             if _lacks_double(types.get(param.type_str, {param.type_str})):
                 fixed.add(name)
-        if schema.outputs:
-            first = schema.outputs[0].type_str
-            if _lacks_double(types.get(first, {first})):
-                return set(), True
+        if any(_lacks_double(types.get(param.type_str, {param.type_str})) for param in schema.outputs):
+            return set(), True
     return (fixed, False) if fixed <= free and not _used_as_double(model, fixed) else (set(), True)
 
 
@@ -128,6 +130,9 @@ def _retype(graph: GraphProto, wanted: int, fixed: Collection[str]) -> None:
         if tensor.name not in fixed:
             tensor.CopyFrom(_of_type(tensor, wanted))
     for node in nodes(graph):
+        if node.op_type == "ConstantOfShape" and not node.attribute:
+            zero = numpy_helper.from_array(np.zeros(1, helper.tensor_dtype_to_np_dtype(wanted)))
+            node.attribute.append(helper.make_attribute("value", zero))
         for attribute in node.attribute:
             _retype_attribute(node, attribute, wanted)
 

@@ -27,10 +27,7 @@ from tests.reference_ops import CORRECTED
 
 Array = NDArray[Any]
 NEWEST_ON_RUNTIME = 26  # the opset up to which ONNX Runtime loads models
-UNINFERRED = {
-    "GroupNormalization": 0,
-    "MaxUnpool": 2,
-}  # onnx infers no shape; it is that, or the data, of this input
+UNINFERRED = ("Compress", "GroupNormalization", "MaxUnpool", "OneHot")  # onnx infers no shape
 LETTERS = {"N": Role.BATCH, "C": Role.CHANNEL}
 
 
@@ -60,7 +57,8 @@ class Bench:
         return array
 
     def emitter(self, *, tangent: bool = False) -> Emitter:
-        return Emitter(self.graph, self.roles, tangent=tangent)
+        masked = any(isinstance(spec, Var) and spec.masked for spec in self.case.inputs) or None
+        return Emitter(self.graph, self.roles, tangent=tangent, masked=masked)
 
     def noise(self, what: str, shape: Sequence[int], dtype: np.dtype[Any] | None = None) -> Array:
         """Random numbers that depend on nothing but the case's name and `what`."""
@@ -140,6 +138,10 @@ def _operands(case: Case, dtype: np.dtype[Any], *, zero: bool) -> tuple[Array | 
             case Var(shape=shape, within=(low, high)):
                 noise = _squeezed(drawn(seed, shape, dtype), low, high)
                 made.append(np.zeros(shape, dtype) if zero and low <= 0 <= high else noise)
+            case Var(shape=shape, masked=True):
+                noise = drawn(seed, shape, dtype)
+                noise.flat[::3] = -np.inf
+                made.append(np.zeros(shape, dtype) if zero else noise)
             case Var(shape=shape, positive=positive):
                 own = np.dtype(spec.dtype) if spec.dtype else dtype
                 noise = _positive(drawn(seed, shape, own)) if positive else drawn(seed, shape, own)
@@ -186,13 +188,14 @@ def _model(case: Case, operands: Sequence[Array | None], dtype: np.dtype[Any]) -
             assert array is not None
             constants.append(numpy_helper.from_array(array, name))
     blank = [onnx.ValueInfoProto(name=name) for name in outputs]
-    if (shaping := UNINFERRED.get(case.op)) is not None and shaping < len(operands):
-        like = operands[shaping]
-        assert like is not None
-        blank[0] = info(outputs[0], dtype, like.tolist() if like.dtype == np.int64 else like.shape)
     graph = helper.make_graph([node], case.name, inputs, blank, constants)
     opset = max(WORKING_OPSET, case.since)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
+    if case.op in UNINFERRED:
+        given = dict(zip(names, operands, strict=True))
+        feeds = {i.name: array for i in inputs if (array := given[i.name]) is not None}
+        (result,) = reference(model, feeds, outputs)
+        model.graph.output[0].CopyFrom(info(outputs[0], dtype, result.shape))
     return onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
 
 
@@ -271,7 +274,8 @@ def emitted_position(b: Bench, shares: Sequence[Any], bias: Bias) -> Emitted:
     for i, (value, share) in enumerate(zip(node.outputs, shares, strict=False)):
         if value is not None and share is not None:
             crossing.shares[value.name].append(f"u{i}")
-    crossing._carry_shares(step)
+    with emit.origin(node.name, rule.name):
+        crossing._carry_shares(step)
     with emit.origin(node.name, "test"):
         outputs: list[Any] = []
         for i, (value, spec) in enumerate(zip(node.inputs, b.case.inputs, strict=True)):

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.oracle_types import Array, Attrs, Freeze, Oracle, Replay, as_stored
+from tests.oracle_types import Array, Attrs, Freeze, Oracle, Replay, as_stored, weighed
 
 
 def elementwise(freeze: Freeze) -> Oracle:
@@ -19,11 +19,19 @@ def _added_up(_attrs: Attrs, operands: Sequence[Any], held: frozenset[int]) -> R
 
 
 def _line(slope: Array, offset: Array | float) -> Replay:
-    return lambda z: [slope * z[0] + offset]
+    return lambda z: [weighed(z[0], slope) + offset]
 
 
 def _each(x: Array, function: Callable[[float], float]) -> Array:
     return np.array([function(float(v)) for v in x.ravel()]).reshape(x.shape)
+
+
+def _masked_line(x: Array, slope: Callable[[float], float], offset: float) -> Replay:
+    """A line through the values at x and at 0; where x is -inf, a mask, it is 0."""
+    return _line(
+        _each(x, lambda v: 0.0 if v == -math.inf else slope(v)),
+        _each(x, lambda v: 0.0 if v == -math.inf else offset),
+    )
 
 
 def _relu(_attrs: Attrs, operands: Sequence[Any], _held: frozenset[int]) -> Replay:
@@ -55,7 +63,7 @@ def _clip(_attrs: Attrs, operands: Sequence[Any], _held: frozenset[int]) -> Repl
 
 def _sigmoid(_attrs: Attrs, operands: Sequence[Any], _held: frozenset[int]) -> Replay:
     # sigmoid(v) - 1/2 = tanh(v/2) / 2
-    return _line(_each(operands[0], lambda v: math.tanh(v / 2) / (2 * v) if v else 0.25), 0.5)
+    return _masked_line(operands[0], lambda v: math.tanh(v / 2) / (2 * v) if v else 0.25, 0.5)
 
 
 def _tanh(_attrs: Attrs, operands: Sequence[Any], _held: frozenset[int]) -> Replay:
@@ -72,7 +80,7 @@ def _softplus(_attrs: Attrs, operands: Sequence[Any], _held: frozenset[int]) -> 
     def slope(v: float) -> float:
         return 0.5 + math.log1p(2 * math.sinh(v / 4) ** 2) / v if v else 0.5
 
-    return _line(_each(operands[0], slope), math.log(2))
+    return _masked_line(operands[0], slope, math.log(2))
 
 
 def _hard_sigmoid(attrs: Attrs, operands: Sequence[Any], _held: frozenset[int]) -> Replay:
@@ -105,7 +113,9 @@ def _softmax(attrs: Attrs, operands: Sequence[Any], _held: frozenset[int]) -> Re
     slope = np.zeros(z.shape)
     for at in np.ndindex(z.shape):
         v, n = float(operands[0][at]), float(z[at])
-        if n >= 1:
+        if v == -math.inf:
+            start[at] = 0
+        elif n >= 1:
             slope[at] = math.expm1(v) / v / n if v else 1 / n
         else:
             slope[at] = (math.exp(v) / n - 1) / v
@@ -192,6 +202,7 @@ ELEMENTWISE: dict[str, Oracle] = {
     "Identity": elementwise(_same),
     "Dropout": elementwise(_same),
     "Cast": elementwise(_same),
+    "CastLike": elementwise(_same),
     "QuantizeLinear": elementwise(_rounded),
     "DequantizeLinear": elementwise(_same),
     "DynamicQuantizeLinear": elementwise(_dynamically_rounded),

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.oracle_types import Array, Attrs, Freeze, Oracle, Replay, as_stored
+from tests.oracle_types import Array, Attrs, Freeze, Oracle, Replay, as_stored, weighed
 
 Slope = Callable[[float], float]
 
@@ -31,7 +31,7 @@ def _unary(make: Callable[[Attrs], Slope], offset: float | Slope = 0.0) -> Oracl
         x = operands[0]
         slope = _each(x, make(attrs))
         added = _each(x, offset) if callable(offset) else offset
-        return lambda z: [slope * z[0] + added]
+        return lambda z: [weighed(z[0], slope) + added]
 
     return _oracle(freeze)
 
@@ -158,7 +158,9 @@ MATHEMATICS: dict[str, Oracle] = {
     "Round": _unary(lambda _: lambda _v: 1.0, lambda v: round(v) - v),
     "Floor": _unary(lambda _: lambda _v: 1.0, lambda v: math.floor(v) - v),
     "Ceil": _unary(lambda _: lambda _v: 1.0, lambda v: math.ceil(v) - v),
-    "Exp": _through_zero(math.expm1, 1.0, 1.0),
+    "Exp": _unary(
+        lambda _: lambda v: math.expm1(v) / v if v else 1.0, lambda v: 0.0 if v == -math.inf else 1.0
+    ),
     "Log": _unary(lambda _: lambda v: math.log(v) / v),
     "Erf": _through_zero(math.erf, 2 / math.sqrt(math.pi)),
     "Sin": _through_zero(math.sin, 1.0),

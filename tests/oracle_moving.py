@@ -1,6 +1,7 @@
 """Operators that move, repeat or place elements, written down from the text of ONNX: loops over output elements."""
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -81,7 +82,10 @@ def _scatter(targets: Callable[[Attrs, Sequence[Any]], dict[Place, Place]]) -> O
 
     def freeze(attrs: Attrs, operands: Sequence[Any], held: Held) -> Replay:
         places = targets(attrs, operands)
-        add = attrs.get("reduction", "none") == "add"
+        reduction = attrs.get("reduction", "none")
+        if reduction in ("mul", "max", "min"):
+            return _reduced(reduction, operands, held, places)
+        add = reduction == "add"
 
         def replay(z: Sequence[Any]) -> list[Array]:
             data, updates = (np.asarray(operands[i] if i in held else z[i], float) for i in (0, 2))
@@ -92,7 +96,42 @@ def _scatter(targets: Callable[[Attrs, Sequence[Any]], dict[Place, Place]]) -> O
 
         return replay
 
-    return Oracle(freeze, freeze)
+    def structure(attrs: Attrs, operands: Sequence[Any], held: Held) -> Replay:
+        sums = attrs.get("reduction", "none") != "none"
+        return freeze({**attrs, "reduction": "add"} if sums else attrs, operands, held)
+
+    return Oracle(freeze, structure)
+
+
+def _reduced(kind: str, operands: Sequence[Any], held: Held, places: dict[Place, Place]) -> Replay:
+    """Of a product each factor that is not held has an equal part; of an extremum all winners have."""
+    sources: dict[Place, list[tuple[int, Place]]] = {at: [(0, at)] for at in np.ndindex(operands[0].shape)}
+    for at, to in places.items():
+        wrapped = tuple(i % n for i, n in zip(to, operands[0].shape, strict=True))
+        sources[wrapped].append((2, at))
+    weights: dict[Place, list[tuple[int, Place, float]]] = {}
+    rest: dict[Place, float] = {}
+    for out, given in sources.items():
+        values = [float(operands[which][at]) for which, at in given]
+        free = [i for i, (which, _) in enumerate(given) if which not in held]
+        rest[out] = 0.0
+        if kind == "mul":
+            parts = [math.prod(values[:i] + values[i + 1 :]) / len(free) for i in free]
+            rest[out] = 0.0 if free else math.prod(values)
+        else:
+            best = max(values) if kind == "max" else min(values)
+            winners = [i for i, value in enumerate(values) if value == best]
+            parts = [1 / len(winners) if i in winners else 0.0 for i in free]
+            rest[out] = best * sum(i not in free for i in winners) / len(winners)
+        weights[out] = [(*given[i], part) for i, part in zip(free, parts, strict=True)]
+
+    def replay(z: Sequence[Any]) -> list[Array]:
+        y = np.zeros(operands[0].shape)
+        for out, terms in weights.items():
+            y[out] = rest[out] + sum(part * z[which][at] for which, at, part in terms)
+        return [y]
+
+    return replay
 
 
 def _element_targets(attrs: Attrs, operands: Sequence[Any]) -> dict[Place, Place]:
@@ -209,7 +248,10 @@ def _to_depth_shape(attrs: Attrs, operands: Sequence[Any]) -> tuple[int, ...]:
 def _to_depth(attrs: Attrs, operands: Sequence[Any], out: Place) -> Place:
     n, channel, h, w = out
     side, c = attrs["blocksize"], operands[0].shape[1]
-    block, at = divmod(channel, c)
+    if attrs.get("mode", "DCR") == "DCR":
+        block, at = divmod(channel, c)
+    else:
+        at, block = divmod(channel, side**2)
     return n, at, h * side + block // side, w * side + block % side
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tests.oracle_elementwise import elementwise
-from tests.oracle_types import Array, Attrs, Oracle, Replay, as_stored
+from tests.oracle_types import Array, Attrs, Oracle, Replay, as_stored, weighed
 
 Block = tuple[Any, ...]
 
@@ -147,7 +147,7 @@ def _reduced(slopes: Slopes) -> Oracle:
         keep = bool(attrs.get("keepdims", 1))
 
         def replay(z: Sequence[Any]) -> list[Array]:
-            parts = slope * z[0] + offset
+            parts = weighed(z[0], slope) + offset
             return [parts.sum(axis=axes, keepdims=keep) if axes else parts]
 
         return replay
@@ -195,7 +195,7 @@ def _log_sum(x: Array) -> tuple[Array, float]:
 def _soft_maximum(x: Array) -> tuple[Array, float]:
     weights = np.array([math.exp(v) for v in x.ravel()])
     weights /= weights.sum()
-    return weights.reshape(x.shape), -sum(w * math.log(w) for w in weights)
+    return weights.reshape(x.shape), -sum(w * math.log(w) for w in weights if w)
 
 
 NORMALISED: dict[str, Oracle] = {

@@ -26,7 +26,7 @@ def stamp_geometry(attrs: Attrs, shape: Sequence[int], kernel: Sequence[int]) ->
             made = whole - begin - end
         else:
             made = wanted[a] if wanted is not None else shape[a] * strides[a]
-            total = whole - made
+            total = max(whole - made, 0)  # what is wanted beyond the input's reach lies at the end
             begin = total // 2 if mode == "SAME_UPPER" else total - total // 2
         begins.append(begin)
         result.append(made)

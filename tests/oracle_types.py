@@ -30,6 +30,11 @@ def as_stored(number: float) -> float:
     return float(np.float32(number))
 
 
+def weighed(number: Array, weight: Array) -> Array:
+    """Their product, and 0 where the weight is 0, even if the number is infinite: a score under a mask."""
+    return np.asarray(np.where(weight == 0, 0.0, number) * weight)
+
+
 def here(*index: Any) -> Any:
     """An index from parts; numpy's types know no tuple with an ellipsis and unpacked integers."""
     return index

@@ -16,6 +16,7 @@ from tests.oracle_normalised import NORMALISED
 from tests.oracle_recurrent import RECURRENT
 from tests.oracle_resize import RESIZE
 from tests.oracle_sampling import SAMPLING
+from tests.oracle_signals import SIGNALS
 from tests.oracle_stamps import STAMPS
 from tests.oracle_types import Array, Attrs, Freeze, Oracle, Replay
 from tests.oracle_windows import average_pool, conv, global_average_pool, global_max_pool, max_pool
@@ -137,6 +138,7 @@ ORACLES: dict[str, Oracle] = {
     **RECURRENT,
     **RESIZE,
     **SAMPLING,
+    **SIGNALS,
     **STAMPS,
     "Conv": linear(conv),
     "AveragePool": linear(average_pool),

@@ -22,7 +22,16 @@ DOUBLE, SINGLE, HALF = (
     1e-2,
 )  # relative to the largest share; the parts of `spread` are in single precision
 # ONNX Runtime, which probes the structure, has no convolution in double precision.
-NOT_DOUBLE = ("Conv", "ConvTranspose", "AveragePool", "LpPool", "MaxPool")
+NOT_DOUBLE = (
+    "Conv",
+    "ConvTranspose",
+    "AveragePool",
+    "LpPool",
+    "MaxPool",
+    "DeformConv",
+    "MaxUnpool",
+    "OneHot",
+)
 
 
 def plan_of(b: Bench, bias: Bias) -> Plan:
@@ -31,6 +40,7 @@ def plan_of(b: Bench, bias: Bias) -> Plan:
     step = Step(node, rule, ("position",), rule.carriers(node, b.roles), rule.routes(node, b.roles), None)
     graph = replace(b.graph, opset=min(b.graph.opset, NEWEST_ON_RUNTIME))
     sources = tuple(dict.fromkeys(node.input(i) for i in step.carriers))
+    vars(graph)["masked"] = b.emitter().masked  # in a model the mask comes from a constant, which tells
     alive = [value for i, value in enumerate(b.outputs) if i not in b.case.dead]
     names = frozenset(value.name for value in (*alive, *sources))
     target = alive[0]

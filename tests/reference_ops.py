@@ -10,6 +10,7 @@ Resize                counts in single precision, refuses negative axes
 LpPool                with ceil_mode has wrong windows; GlobalLpPool is missing
 HardSwish             is expanded with 1/6 in single precision, 1e-8 off in double
 DequantizeLinear      exists from opset 19 on only
+OneHot                does not round real indices and depths to integers; refuses a depth with an axis
 Slice                 with a start before the front and a negative step is empty; ONNX clamps to the first element
 """
 
@@ -206,6 +207,16 @@ class Resize(OpRun):
         return (replay([x])[0].astype(x.dtype),)
 
 
+class OneHot(OpRun):
+    op_domain = ""
+
+    def _run(self, indices: Array, depth: Array, values: Array, axis: Any = None) -> tuple[Array]:
+        places, count = indices.astype(np.int64), int(depth.astype(np.int64).item())
+        at = np.expand_dims(np.where(places < 0, places + count, places), axis)
+        along = np.arange(count).reshape([-1 if a == axis % at.ndim else 1 for a in range(at.ndim)])
+        return (np.where(at == along, values[1], values[0]),)
+
+
 class HardSwish(OpRun):
     op_domain = ""
 
@@ -249,6 +260,7 @@ CORRECTED: list[type[OpRun]] = [
     HardSwish,
     LpPool,
     MaxPool,
+    OneHot,
     Pad,
     Resize,
     Slice,

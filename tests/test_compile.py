@@ -126,12 +126,16 @@ def test_a_place_where_no_file_can_be_is_told_and_nothing_is_left(tmp_path: Path
 
 
 def test_nothing_is_written_where_a_rule_is_missing(tmp_path: Path) -> None:
-    nodes = [make("Det", ["input"], ["d"], name="det"), make("Unsqueeze", ["d", "axes"], ["output"])]
-    model = model_of(nodes, {"axes": np.array([1])}, ([1, 4, 4], [1, 1]))
+    nodes = [
+        make("MaxRoiPool", ["input", "rois"], ["d"], name="regions", pooled_shape=[1, 1]),
+        make("Flatten", ["d"], ["output"]),
+    ]
+    model = model_of(nodes, {"rois": np.array([[0, 0, 0, 3, 3]], np.float32)}, ([1, 3, 4, 4], [1, 3]))
     with pytest.raises(
-        UnsupportedOpError, match=r"^1 of 2 nodes have no relevance rule:\n  ai.onnx::Det v\d+  node 'det'"
+        UnsupportedOpError,
+        match=r"^1 of 2 nodes have no relevance rule:\n  ai.onnx::MaxRoiPool v\d+  node 'regions'",
     ):
-        make_explainer(model, layout="NTC").compile(tmp_path / "explained.onnx")
+        make_explainer(model, layout="NCHW").compile(tmp_path / "explained.onnx")
     assert list(tmp_path.iterdir()) == []
 
 

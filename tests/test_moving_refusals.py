@@ -8,7 +8,7 @@ import pytest
 
 from graph_rules import RULES
 from srd_onnx.errors import UnsupportedCaseError
-from tests.case_types import IMAGE, TOKENS, Case, Const, Operand, Rand, Var, ints
+from tests.case_types import TOKENS, Case, Const, Operand, Rand, Var, ints
 from tests.harness import bench, emitted_vjp
 
 FLOATS = Const((1.0, 1.0, 1.5, 1.5), "float32")
@@ -36,10 +36,6 @@ REFUSED: dict[str, tuple[tuple[str, int, tuple[Operand, ...], str, dict[str, Any
     "gather_nd_batch": (
         ("GatherND", 13, (TOKENS, Const([[1, 0], [1, 1]], "int64")), "NC", {}),
         "it moves elements between batch items",
-    ),
-    "scatter_max": (
-        ("ScatterElements", 18, (TOKENS, ROWS, NEW), "NTC", {"axis": 1, "reduction": "max"}),
-        "reduction 'max' has no rule",
     ),
     "scatter_twice": (
         ("ScatterND", 18, (TOKENS, Const([[0, 1], [0, 1]], "int64"), Rand((2, 3))), "NTC", {}),
@@ -83,16 +79,6 @@ REFUSED: dict[str, tuple[tuple[str, int, tuple[Operand, ...], str, dict[str, Any
     ),
     "cum_sum_batch": (("CumSum", 14, (TOKENS, Const(0, "int64")), "NTC", {}), "along the batch axis 0"),
     "top_k_batch": (("TopK", 11, (TOKENS, ints(1)), "NTC", {"axis": 0}), "it compares batch items"),
-    "transposed_negative_pads": (
-        (
-            "ConvTranspose",
-            11,
-            (IMAGE, Rand((3, 2, 2, 2))),
-            "NCHW",
-            {"output_shape": [20, 20], "strides": [3, 3]},
-        ),
-        "it would need negative pads",
-    ),
 }
 
 
