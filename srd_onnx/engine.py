@@ -1,5 +1,6 @@
 """From a model, a shape and options to a session that explains: the whole path of data but loading and facade."""
 
+import fnmatch
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -248,22 +249,34 @@ def expose(
     return run(exposing_session(forward, values, providers), [v.name for v in values], feeds)
 
 
-def values_named(graph: Graph, names: Sequence[str]) -> list[Value]:
-    """Tensors by their names or by the original names of the nodes that compute them.
+def values_named(graph: Graph, names: Sequence[str]) -> dict[str, Value]:
+    """Tensors by their names, by the original names of the nodes that compute them, or by wildcards over both.
+
+    Returns:
+        by the name given; what a wildcard finds by the tensor's own name, from the input on.
 
     Raises:
         UnknownTensorError: naming all that do not exist in the simplified graph.
     """
-    values, found, missing = graph.values, [], []
+    values, found, missing = graph.values, dict[str, Value](), []
     for name in names:
         tensor = tensor_named(graph, name)
-        if tensor is None:
-            missing.append(name)
-        else:
-            found.append(values[tensor])
+        matching = [name] if tensor is not None else _matching(graph, name)
+        found |= {one: values[tensor if tensor is not None else one] for one in matching}
+        missing += [] if matching else [name]
     if missing:
         raise UnknownTensorError(
             f"the simplified graph has no tensor or node {', '.join(map(repr, missing))}: the name is wrong, or "
             "it was folded into another node. `srd-onnx check MODEL` lists the names that are left."
         )
     return found
+
+
+def _matching(graph: Graph, wildcard: str) -> list[str]:
+    """The tensors of known shape whose name, or whose node's original name, the wildcard fits."""
+    origins = {v.name: node.origins for node in graph.nodes for v in node.outputs if v is not None}
+    return [
+        name
+        for name, value in graph.values.items()
+        if value.known and fnmatch.filter((name, *origins.get(name, ())), wildcard)
+    ]

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 
 from graph_rules import EXPANSIONS, RULES
@@ -18,9 +17,7 @@ from srd_onnx.describe import describe
 from srd_onnx.engine import (
     Result,
     compile_model,
-    exposing_session,
     standalone,
-    values_named,
 )
 from srd_onnx.erf import Erf, Positions, whole
 from srd_onnx.explanation import Explanation
@@ -30,8 +27,7 @@ from srd_onnx.inputs import (
     Sources,
     require_channels,
 )
-from srd_onnx.inside import each_erf, each_ratios, listed
-from srd_onnx.ir import Value
+from srd_onnx.inside import each_erf, each_preactivations, each_ratios, listed
 from srd_onnx.layers import Layer
 from srd_onnx.ratios import LayerRatios
 from srd_onnx.roles import Role
@@ -169,11 +165,11 @@ class Explainer(Subject):
 
         Args:
             inputs: as for `explain`.
-            names: tensors, or original names of nodes; the preactivations that relevance crosses (the inputs of
-                its nonlinearities) if left out.
+            names: tensors, original names of nodes, or wildcards over both; the preactivations that relevance crosses
+                (the inputs of its nonlinearities) if left out.
 
         Returns:
-            arrays N×..., keyed by the names given (or the tensors' names).
+            arrays N×..., keyed by the names given; what no name was given for by the tensors' names.
 
         Raises:
             UnknownTensorError: naming what is not in the simplified graph.
@@ -188,22 +184,7 @@ class Explainer(Subject):
         self, inputs: Sources, names: str | Sequence[str] | None = None
     ) -> Iterator[dict[str, Array]]:
         """As `preactivations`, one run after the other, so that thousands of inputs need no memory."""
-        wanted = [names] if isinstance(names, str) else names
-        for chunk, size in self.chunks(inputs, 1):
-            shapes = self.shapes(chunk[0], size)
-            key = ("exposing", tuple(sorted(shapes.items())), tuple(wanted or ()))
-            values, session = self.kept(key, functools.partial(self._exposing, shapes, wanted))
-            arrays = runtime.run(session, None, self.feeds(chunk, size))
-            by_value = dict(zip(dict.fromkeys(values), arrays, strict=True))
-            shown = wanted or [v.name for v in values]
-            yield {n: by_value[v][: len(chunk)] for n, v in zip(shown, values, strict=True)}
-
-    def _exposing(
-        self, shapes: dict[str, tuple[int, ...]], names: Sequence[str] | None
-    ) -> tuple[list[Value], onnxruntime.InferenceSession]:
-        forward, plan = self.planned(self.case(shapes))
-        values = list(plan.preactivations) if names is None else values_named(plan.graph, names)
-        return values, exposing_session(forward, list(dict.fromkeys(values)), self.providers)
+        yield from each_preactivations(self, inputs, [names] if isinstance(names, str) else names)
 
     def compile(self, path: str | Path | None = None, *, batch: int | None = None) -> onnx.ModelProto:
         """The explained model as one ordinary ONNX model: the original outputs plus `relevance`.

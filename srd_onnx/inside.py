@@ -1,10 +1,15 @@
 """Looking inside: sharing ratios, effective receptive fields and layers of a model, for the inputs of a user."""
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+import onnxruntime
+
+from srd_onnx import runtime
+from srd_onnx.engine import exposing_session, values_named
 from srd_onnx.erf import Erf, Positions, fields, places
 from srd_onnx.inputs import Sources
+from srd_onnx.ir import Array, Value
 from srd_onnx.layers import Layer, layers_of, selected
 from srd_onnx.ratios import LayerRatios, RatioSession, compile_ratios, run_ratios
 from srd_onnx.subject import Subject
@@ -39,6 +44,28 @@ def each_erf(subject: Subject, inputs: Sources, layer: str, positions: Positions
             ratios, _ = run_ratios(ready, subject.feeds(chunk, size))
             for row, item in enumerate(chunk):
                 yield fields(ready.plan, ratios, tensor, at, row, item.name)
+
+
+def each_preactivations(
+    subject: Subject, inputs: Sources, names: Sequence[str] | None
+) -> Iterator[dict[str, Array]]:
+    """For each run the tensors by name; see `Explainer.preactivations`."""
+    for chunk, size in subject.chunks(inputs, 1):
+        shapes = subject.shapes(chunk[0], size)
+        key = ("exposing", tuple(sorted(shapes.items())), None if names is None else tuple(names))
+        values, session = subject.kept(key, functools.partial(_exposing, subject, shapes, names))
+        arrays = runtime.run(session, None, subject.feeds(chunk, size))
+        by_value = dict(zip(dict.fromkeys(values.values()), arrays, strict=True))
+        yield {name: by_value[value][: len(chunk)] for name, value in values.items()}
+
+
+def _exposing(
+    subject: Subject, shapes: Shapes, names: Sequence[str] | None
+) -> tuple[dict[str, Value], onnxruntime.InferenceSession]:
+    forward, plan = subject.planned(subject.case(shapes))
+    usual = {value.name: value for value in plan.preactivations}
+    values = usual if names is None else values_named(plan.graph, names)
+    return values, exposing_session(forward, list(dict.fromkeys(values.values())), subject.providers)
 
 
 def layers_named(subject: Subject, shapes: Shapes, layer: str) -> list[str]:

@@ -52,10 +52,31 @@ def test_preactivations_of_a_model_with_a_fixed_batch_are_those_of_the_inputs_gi
     )
 
 
+def test_wildcards_fit_tensors_and_original_nodes_and_go_by_the_tensors_names() -> None:
+    subject = make_explainer()
+    found = subject.preactivations(DATA[:2], ["relu*", "conv?", "add", "*put"])
+    assert list(found) == [
+        *(f"relu{i}" for i in range(1, 6)), "bn1", "bn2", "bn3", "add", "input", "output",
+    ]  # fmt: skip
+    exact = subject.preactivations(DATA[:2], list(found))
+    for name, array in found.items():
+        np.testing.assert_array_equal(array, exact[name])
+    assert len(subject.preactivations(DATA[:1], "*")) > len(found)
+
+
+def test_a_tensor_whose_name_looks_like_a_wildcard_is_meant_itself() -> None:
+    model = small_cnn()
+    for node in model.graph.node:
+        for names in (node.input, node.output):
+            names[:] = ["relu[12]" if name == "relu3" else name for name in names]
+    found = make_explainer(model).preactivations(DATA[:1], "relu[12]")
+    assert {name: array.shape for name, array in found.items()} == {"relu[12]": (1, 8, 16, 16)}
+
+
 def test_unknown_tensors_are_all_named() -> None:
     with pytest.raises(UnknownTensorError) as caught:
-        make_explainer().preactivations(DATA[:1], ["relu1", "nope", "conv9"])
+        make_explainer().preactivations(DATA[:1], ["relu1", "nope", "conv9*"])
     assert str(caught.value) == (
-        "the simplified graph has no tensor or node 'nope', 'conv9': the name is wrong, or "
+        "the simplified graph has no tensor or node 'nope', 'conv9*': the name is wrong, or "
         "it was folded into another node. `srd-onnx check MODEL` lists the names that are left."
     )

@@ -13,6 +13,7 @@ from srd_onnx.cli.explain import explain
 from srd_onnx.cli.layers import layers
 from srd_onnx.cli.models import models
 from srd_onnx.cli.options import Contrasting
+from srd_onnx.cli.preactivations import preactivations
 from srd_onnx.errors import SrdOnnxError
 
 
@@ -41,6 +42,7 @@ app = typer.Typer(
 app.command(cls=Contrasting)(explain)
 app.command(cls=Contrasting)(erf)
 app.command(cls=Contrasting)(layers)
+app.command()(preactivations)
 app.command()(check)
 app.command("compile")(compile_command)
 app.command()(models)

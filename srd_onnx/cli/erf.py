@@ -17,27 +17,29 @@ from srd_onnx.cli.options import (
     OUT,
     BiasOption,
     BoundaryOption,
-    ChannelOrderOption,
     ContrastOption,
-    CropOption,
     JsonOption,
-    LabelsOption,
     LayoutOption,
-    MeanOption,
     ModelArgument,
     OutOption,
-    PreprocessOption,
     PresetOption,
-    ProviderOption,
-    ResizeOption,
-    ScaleOption,
     SeedOption,
     SignOption,
-    StdOption,
     TargetOption,
     contrasts_of,
     layout_of,
     targets_of,
+)
+from srd_onnx.cli.photos import (
+    ChannelOrderOption,
+    CropOption,
+    LabelsOption,
+    MeanOption,
+    PreprocessOption,
+    ProviderOption,
+    ResizeOption,
+    ScaleOption,
+    StdOption,
 )
 from srd_onnx.cli.preprocessing import parsed
 from srd_onnx.errors import OptionError
@@ -51,7 +53,9 @@ _PFVS = "Which PFVs of the layer"
 def erf(
     *,
     model: ModelArgument,
-    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="A photo.", show_default=False)],
+    image: Annotated[
+        Path, typer.Argument(metavar="IMAGE", help="A photo.", dir_okay=False, show_default=False)
+    ],
     layer: Annotated[
         str,
         typer.Option(

@@ -2,41 +2,45 @@
 
 import contextlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
-from srd_onnx.cli.console import error, note, stderr, write_json
+from srd_onnx.cli.console import error, note, write_json
 from srd_onnx.cli.opening import opened
 from srd_onnx.cli.options import (
     DEFAULT,
     OUT,
     BiasOption,
     BoundaryOption,
-    ChannelOrderOption,
     ContrastOption,
-    CropOption,
     ImagesArgument,
     JsonOption,
-    LabelsOption,
     LayoutOption,
-    MeanOption,
     ModelArgument,
     OutOption,
-    PreprocessOption,
     PresetOption,
-    ProviderOption,
-    ResizeOption,
-    ScaleOption,
     SeedOption,
     SignOption,
-    StdOption,
     TargetOption,
     contrasts_of,
     layout_of,
     targets_of,
+)
+from srd_onnx.cli.photos import (
+    ChannelOrderOption,
+    CropOption,
+    LabelsOption,
+    MeanOption,
+    PreprocessOption,
+    ProviderOption,
+    ResizeOption,
+    ScaleOption,
+    StdOption,
+    expanded,
+    progress,
 )
 from srd_onnx.cli.preprocessing import parsed
 from srd_onnx.errors import InputError, SrdOnnxError
@@ -78,6 +82,7 @@ def explain(
     from srd_onnx.cli.record import Record
 
     given = parsed(resize=resize, crop=crop, scale=scale, mean=mean, std=std, channel_order=channel_order)
+    images = expanded(images)
     wanted = [*(targets_of(target) or ()), *contrasts_of(contrast)] or None
     explainer, said = opened(
         model,
@@ -109,7 +114,7 @@ def _explain_all(
     names = unique_names(images, record.folder)
     done = 0
     try:
-        with _progress(len(images)) as advance:
+        with progress("explaining", len(images)) as advance:
             for image, name in zip(images, names, strict=True):
                 _explain_one(explainer, image, targets, name, record)
                 done += 1
@@ -141,20 +146,6 @@ def _explain_one(
                 record.note(text)
     except InputError as problem:  # of this image; what is wrong with the model or an option ends the run
         record.fail(image, problem)
-
-
-@contextlib.contextmanager
-def _progress(count: int) -> Iterator[Any]:
-    console = stderr()
-    if count < 2 or not console.is_terminal:
-        yield lambda: None
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("explaining"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("", total=count)
-        yield lambda: bar.advance(task)
 
 
 def _report(record: "Record", count: int, *, json: bool) -> None:

@@ -17,28 +17,30 @@ from srd_onnx.cli.options import (
     OUT,
     BiasOption,
     BoundaryOption,
-    ChannelOrderOption,
     ContrastOption,
-    CropOption,
     JsonOption,
-    LabelsOption,
     LayoutOption,
-    MeanOption,
     ModelArgument,
     OutOption,
-    PreprocessOption,
     PresetOption,
-    ProviderOption,
-    ResizeOption,
-    ScaleOption,
     SeedOption,
     SignOption,
-    StdOption,
     TargetOption,
     contrasts_of,
     explainer_for,
     layout_of,
     targets_of,
+)
+from srd_onnx.cli.photos import (
+    ChannelOrderOption,
+    CropOption,
+    LabelsOption,
+    MeanOption,
+    PreprocessOption,
+    ProviderOption,
+    ResizeOption,
+    ScaleOption,
+    StdOption,
 )
 from srd_onnx.cli.preprocessing import parsed
 from srd_onnx.errors import OptionError
@@ -54,7 +56,7 @@ def layers(
     model: ModelArgument,
     image: Annotated[
         Path | None,
-        typer.Argument(metavar="IMAGE", help="A photo, for --relevance.", show_default=False),
+        typer.Argument(metavar="IMAGE", help="A photo, for --relevance.", dir_okay=False, show_default=False),
     ] = None,
     relevance: Annotated[
         bool,

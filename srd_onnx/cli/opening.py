@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from srd_onnx.cli.options import explainer_for
-from srd_onnx.cli.preprocessing import Given, settled
+from srd_onnx.cli.photos import settle_preprocessing
+from srd_onnx.cli.preprocessing import Given
 
 if TYPE_CHECKING:
     from srd_onnx.explainer import Explainer
@@ -26,8 +27,11 @@ def opened(
     """
     from srd_onnx.cli.record import existing, usable
     from srd_onnx.cli.summary import announce
+    from srd_onnx.inputs import ARRAY_FILES
 
     existing(images)
     usable(out)
     explainer = explainer_for(model, **options)
-    return explainer, announce(explainer, settled(explainer, preprocess, given, images))
+    assumed = settle_preprocessing(explainer, preprocess, given)
+    photos = any(image.suffix.lower() not in ARRAY_FILES for image in images)
+    return explainer, announce(explainer, assumed if photos else ())

@@ -18,17 +18,12 @@ if TYPE_CHECKING:
 CONTRAST = "--contrast"
 _SEPARATOR = "\x1f"  # of the two classes of a contrast; no label holds it
 _ENGINE = "How it is explained"
-_PHOTO = "How a photo becomes the model's input: x = (pixel · scale − mean) / std"
 
 
 def _choice(name: str, kind: Any, help_text: str) -> Any:
     return typer.Option(
         name, metavar="|".join(get_args(kind)), help=help_text, show_default=False, rich_help_panel=_ENGINE
     )
-
-
-def _photo(name: str, metavar: str, help_text: str) -> Any:
-    return typer.Option(name, metavar=metavar, help=help_text, show_default=False, rich_help_panel=_PHOTO)
 
 
 ModelArgument = Annotated[
@@ -67,24 +62,10 @@ LayoutOption = Annotated[
     ),
 ]
 ImagesArgument = Annotated[
-    list[Path], typer.Argument(metavar="IMAGE", help="Photos: PNG, JPEG, WebP, ...", show_default=False)
-]
-PreprocessOption = Annotated[
-    Path | None,
-    _photo("--preprocess", "FILE.toml", "All of it from a file; single options replace its values."),
-]
-ResizeOption = Annotated[str | None, _photo("--resize", "N|HxW|none", "The short side, or the exact size.")]
-CropOption = Annotated[str | None, _photo("--crop", "N|HxW|none", "The centre that is kept.")]
-ScaleOption = Annotated[str | None, _photo("--scale", "S", "Such as 1/255.")]
-MeanOption = Annotated[str | None, _photo("--mean", "A[,B,C]", "One value, or one per channel.")]
-StdOption = Annotated[str | None, _photo("--std", "A[,B,C]", "One value, or one per channel.")]
-ChannelOrderOption = Annotated[str | None, _photo("--channel-order", "RGB|BGR|GRAY", "Of the model's input.")]
-LabelsOption = Annotated[
-    Path | None,
-    typer.Option("--labels", metavar="FILE", help="Class names: one per line, or JSON.", show_default=False),
-]
-ProviderOption = Annotated[
-    str, typer.Option("--provider", metavar="auto|cuda|cpu", help="auto: CUDA where it works.")
+    list[Path],
+    typer.Argument(
+        metavar="IMAGE", help="Photos: PNG, JPEG, WebP, ...; or folders of them.", show_default=False
+    ),
 ]
 OutOption = Annotated[
     Path, typer.Option("--out", "-o", metavar="DIR", help="Where the pictures and numbers go.")

@@ -1,16 +1,14 @@
 """Preprocessing from the command line: its options as text, what they replace, and what stays assumed."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from fractions import Fraction
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from srd_onnx.errors import OptionError
 
 if TYPE_CHECKING:
-    from srd_onnx.explainer import Explainer
     from srd_onnx.preprocess import Preprocess
 
 Given = Mapping[str, Any]
@@ -46,27 +44,6 @@ def parsed(
     if channel_order is not None:
         found["channel_order"] = channel_order.upper()
     return found
-
-
-def settled(
-    explainer: "Explainer", file: Path | None, given: Given, images: Sequence[Path]
-) -> tuple[str, ...]:
-    """Give the explainer what the file, the zoo or a guess says, under the single options; what is a guess for photos.
-
-    Raises: OptionError if the result means nothing.
-    """
-    from srd_onnx.inputs import ARRAY_FILES
-    from srd_onnx.preprocess import Preprocess, preprocess_from_toml
-
-    base = preprocess_from_toml(file) if file is not None else explainer.preprocess
-    if not isinstance(base, Preprocess):
-        raise TypeError("the explainer has a preprocessing of its own")
-    if file is None and explainer.preprocess_assumed:
-        explainer.preprocess, assumed = guessed(base, given)
-    else:
-        explainer.preprocess, assumed = completed(base, given), ()
-    explainer.preprocess_assumed = bool(assumed)
-    return assumed if any(image.suffix.lower() not in ARRAY_FILES for image in images) else ()
 
 
 def completed(base: "Preprocess", given: Given) -> "Preprocess":
