@@ -20,6 +20,7 @@ from srd_onnx.zoo import sample_photo, zoo
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 PAGE = DOCS / "erf.md"
 BEGIN, END = "<!-- measured by benchmarks.erf_pictures -->\n", "<!-- end -->\n"
+LARGEST = 500_000  # bytes
 SHEETS = (("squeezenet11", "/fires.3/Concat"), ("efficientnet_lite0", "encoder"))
 
 
@@ -84,13 +85,17 @@ def pictures(threads: int) -> None:
 
 
 def save(png: bytes, name: str) -> None:
-    """Write a picture with 256 colours, at three quarters of its size: it is to be looked at, not measured."""
+    """Write a picture; one that is too large for a page smaller and with 256 colours."""
     with Image.open(io.BytesIO(png)) as image:
-        small = image.convert("RGB").resize(
-            (image.width * 3 // 4, image.height * 3 // 4), Image.Resampling.LANCZOS
-        )
-        small.quantize(256, dither=Image.Dither.NONE).save(DOCS / name, optimize=True)
-    print(f"{DOCS / name}: {(DOCS / name).stat().st_size // 1000} kB")
+        shown: Image.Image = image.convert("RGB")
+    whole = io.BytesIO()
+    shown.save(whole, "png", optimize=True)
+    if whole.tell() > LARGEST:
+        small = shown.resize((shown.width * 3 // 4, shown.height * 3 // 4), Image.Resampling.LANCZOS)
+        whole = io.BytesIO()
+        small.quantize(256, dither=Image.Dither.NONE).save(whole, "png", optimize=True)
+    (DOCS / name).write_bytes(whole.getvalue())
+    print(f"{DOCS / name}: {whole.tell() // 1000} kB")
 
 
 if __name__ == "__main__":

@@ -185,9 +185,9 @@ def decisions(
 def _decision(looked: _Looked, explanation: Explanation, row: int, column: int) -> Decision:
     passed, parts = looked.passed, looked.neurons
     plan, maps, shares = passed.plan, {}, []
-    booked = dict(explanation.ledger)
+    values, booked = plan.graph.values, dict(explanation.ledger)
     for name, op, tensor, layer in _named(plan, passed.layers):
-        value = plan.graph.values[tensor]
+        value = values[tensor]
         flow = passed.carried.shares.get(tensor)
         if flow is None:
             continue

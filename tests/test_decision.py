@@ -4,14 +4,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
 from onnx import helper
 
 from srd_onnx import Explainer
 from srd_onnx.decision import Decision, LayerShare
+from srd_onnx.errors import SrdOnnxError
 from srd_onnx.ir import Array
 from srd_onnx.targets import At, Contrast, Target
 from srd_onnx.zoo import sample_photo, zoo
 from tests.attention_nets import block, multihead
+from tests.fuzz_graphs import Grown, grown
 from tests.nets import model_of, small_cnn
 from tests.small_nets import concatenation, fan_out, squeeze_and_excite, tokens
 from tests.test_several import in_single
@@ -201,3 +204,21 @@ def test_a_pfv_that_is_zero_is_all_bias_and_without_relevance_positions_weigh_th
     assert decision.explanation.relevance.any() == 0
     assert (share.active, share.inactive) == (0, 0)
     assert share.bias == pytest.approx(1)
+
+
+@settings(
+    max_examples=30, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+)
+@given(grown())
+def test_decisions_of_random_networks(case: Grown) -> None:
+    """Whatever can be explained by ratios can be looked into, and is the same."""
+    given_: dict[str, Any] = {
+        "layout": case.layouts, "providers": "cpu", "threads": 1, "preprocess": np.asarray, **case.options,
+    }  # fmt: skip
+    feeds: Any = case.feeds if len(case.feeds) > 1 else next(iter(case.feeds.values()))
+    try:
+        wanted = Explainer(case.model, **given_).explain_forward(feeds, case.target)
+    except SrdOnnxError:
+        return  # the fuzzer judges what may be refused
+    for one, other in zip(Explainer(case.model, **given_).inside(feeds, case.target), wanted, strict=True):
+        check(one, other, 1e-3)
