@@ -119,6 +119,7 @@ def test_the_json_of_several_targets_is_the_python_api(tmp_path: Path) -> None:
     [
         (["a.png"], "--relevance explains an IMAGE layer by layer: give both, or neither"),
         (["--relevance"], "--relevance explains an IMAGE layer by layer: give both, or neither"),
+        (["-t", "3"], "--relevance explains an IMAGE layer by layer: give both, or neither and no target"),
         (["missing.png", "--relevance"], "missing.png: there is no such file"),
         (["bad.png", "--relevance"], "bad.png: not an image"),
         (["a.png", "--relevance", "-t", "77"], "target 77 does not exist"),

@@ -97,8 +97,10 @@ def layers(
 
     options: dict[str, Any] = {"preset": preset, "boundary": boundary, "layout": layout_of(layout)}
     if image is None or not relevance:
-        if (image is None) is relevance:
-            raise OptionError("--relevance explains an IMAGE layer by layer: give both, or neither")
+        if image is not None or relevance or target or contrast:
+            raise OptionError(
+                "--relevance explains an IMAGE layer by layer: give both, or neither and no target"
+            )
         show_layers(explainer_for(model, providers="cpu", **options), every=every, json=json)
         return
     given = parsed(resize=resize, crop=crop, scale=scale, mean=mean, std=std, channel_order=channel_order)
