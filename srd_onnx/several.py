@@ -13,6 +13,7 @@ import numpy as np
 import onnxruntime
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
+from srd_onnx.assemble import pruned
 from srd_onnx.backward import Head, build_head, relevance_shape
 from srd_onnx.feeds import position_shape, read_by
 from srd_onnx.ir import Array, Node
@@ -212,7 +213,8 @@ def _head_model(plan: Plan, head: Head, *, free: bool) -> tuple[ModelProto, tupl
         [*head.emit.initializers, *constants],
     )
     opsets = [helper.make_opsetid("", plan.graph.opset)]
-    return helper.make_model(graph, opset_imports=opsets, ir_version=10), tuple(v.name for v in moving)
+    model = pruned(helper.make_model(graph, opset_imports=opsets, ir_version=10))
+    return model, tuple(v.name for v in moving)
 
 
 def _of_batch(plan: Plan, count: int) -> Plan | None:
