@@ -106,6 +106,13 @@ def test_weights_of_another_rank_than_the_input() -> None:
         explain_damaged(model)
 
 
+def test_a_summand_of_another_rank_than_the_product() -> None:
+    model = small_cnn(channels=4)
+    model.graph.node[-1].input[2] = "bn3"
+    with pytest.raises(UnsupportedCaseError, match="C must not have more than two axes"):
+        explain_damaged(model, np.ones((1, 3, 32, 32), np.float32))
+
+
 @pytest.mark.parametrize("kind", [0, 99])
 def test_an_element_type_that_onnx_does_not_know(kind: int) -> None:
     model = two_nodes()
