@@ -38,6 +38,10 @@ class Feature:
         """Another tensor with these axes; of this shape if no other is given."""
         return Feature(name, self.layout, self.shape if shape is None else shape)
 
+    def per_channel(self) -> tuple[int, ...]:
+        """The shape of one number for each channel."""
+        return tuple(n if i == self.channel else 1 for i, n in enumerate(self.shape))
+
     def at(self, axis: int, size: int) -> tuple[int, ...]:
         """The shape with another size of one axis."""
         return (*self.shape[:axis], size, *self.shape[axis + 1 :])

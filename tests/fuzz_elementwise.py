@@ -1,39 +1,55 @@
 """Grown activations, gates and sums: what acts on each element, and operands that meet elementwise."""
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 
 from tests.fuzz_builder import Builder, Feature
 from tests.fuzz_contractions import mixing, pointwise
 
+PLAIN = ("Relu", "Relu", "Relu", "LeakyRelu", "Elu", "Selu", "Celu", "Softplus", "Softsign", "Sigmoid", "Tanh",
+         "HardSigmoid", "ThresholdedRelu", "Erf", "Sin", "Cos", "Atan", "Asinh", "Shrink", "Abs", "Neg",
+         "Identity")  # fmt: skip
+SINCE = {"HardSwish": 14, "Mish": 18, "Gelu": 20, "Swish": 24}
+WITHIN = {"Exp": (-3, 2), "Acos": (-0.9, 0.9), "Asin": (-0.9, 0.9), "Atanh": (-0.9, 0.9), "Tan": (-1, 1),
+          "Sinh": (-2, 2), "Cosh": (-2, 2)}  # fmt: skip
+BEHIND = {"Sqrt": ("Relu", 0.1), "Log": ("Softplus", 0.5), "Acosh": ("Softplus", 1.1)}
+STEPS = ("Ceil", "Floor", "Round")
+WITH_CONSTANTS: dict[str, tuple[float, ...]] = {"Clip": (-0.5, 1), "Pow": (2,), "Mod": (0.7,)}
+
 
 def activation(g: Builder, f: Feature) -> Feature:
-    plain = ["Relu", "Relu", "LeakyRelu", "Elu", "Selu", "Celu", "Softplus", "Softsign", "Sigmoid", "Tanh",
-             "HardSigmoid", "ThresholdedRelu", "Erf", "Sin", "Abs", "Neg", "Identity"]  # fmt: skip
-    plain += ["HardSwish"] * (g.opset >= 14) + ["Mish"] * (g.opset >= 18) + ["Gelu"] * (g.opset >= 20)
-    op = g.one_of(*plain, "PRelu", "Clip", "Clip6", "Square", "Sqrt", "Log", "Exp", "Reciprocal", "Ceil")
+    """Any function of one element; where it is finite on a part of the line only, behind one that leads there."""
+    new = [op for op, opset in SINCE.items() if g.opset >= opset]
+    op = g.one_of(
+        *PLAIN, *new, *WITHIN, *BEHIND, *STEPS, *WITH_CONSTANTS, "PRelu", "Relu6", "Reciprocal", "Sign"
+    )
     g.recipe.append(op)
-    x, one_each = f.name, tuple(f.channels if i == f.channel else 1 for i in range(1, len(f.shape)))
-    special: dict[str, Callable[[], str]] = {
-        "PRelu": lambda: g("PRelu", x, g.small(*one_each)),
-        "Clip": lambda: g("Clip", x, np.float32(-0.5), np.float32(1.0)),
-        "Clip6": lambda: g("Clip", x, np.float32(0), np.float32(6)),
-        "Square": lambda: g("Pow", x, np.float32(2)),
-        "Sqrt": lambda: g("Sqrt", g("Add", g("Relu", x), np.float32(0.1))),
-        "Log": lambda: g("Log", g("Add", g("Softplus", x), np.float32(0.5))),
-        "Exp": lambda: g("Exp", g("Clip", x, np.float32(-3), np.float32(2))),
-        "Reciprocal": lambda: g("Div", x, g("Add", g("Softplus", x), np.float32(1))),
-        "Ceil": lambda: g("Mul", g("Ceil", g("Mul", x, np.float32(4))), np.float32(0.25)),
-    }
-    name = special[op]() if op in special else g(op, x)
-    return f.like(name)
+    x = f.name
+    if op in WITHIN:
+        return f.like(g(op, g("Clip", x, *map(np.float32, WITHIN[op]))))
+    if op in BEHIND:
+        before, added = BEHIND[op]
+        return f.like(g(op, g("Add", g(before, x), np.float32(added))))
+    if op in STEPS:
+        return f.like(g("Mul", g(op, g("Mul", x, np.float32(4))), np.float32(0.25)))
+    if op in WITH_CONSTANTS:
+        attrs = {"fmod": 1} if op == "Mod" else {}
+        return f.like(g(op, x, *map(np.float32, WITH_CONSTANTS[op]), **attrs))
+    if op == "PRelu":
+        return f.like(g(op, x, g.small(*f.per_channel()[1:])))
+    if op == "Relu6":
+        return f.like(g("Clip", x, np.float32(0), np.float32(6)))
+    if op == "Reciprocal":
+        return f.like(g("Mul", x, g(op, g("Add", g("Softplus", x), np.float32(1)))))
+    if op == "Sign":
+        return f.like(g("Mul", x, g(op, x)))
+    return f.like(g(op, x))
 
 
 def affine(g: Builder, f: Feature) -> Feature:
     """Scale and shift, one number for each channel or one for all."""
-    shape = [f.channels if i == f.channel else 1 for i in range(len(f.shape))] if g.yes() else []
+    shape = f.per_channel() if g.yes() else ()
     scaled = g("Mul", f.name, g.around_one(*shape))
     return f.like(g(g.one_of("Add", "Sub"), scaled, g.small(*shape)))
 
@@ -41,9 +57,10 @@ def affine(g: Builder, f: Feature) -> Feature:
 def gate(g: Builder, f: Feature) -> Feature:
     """``x · sigmoid(x)`` and its like; of another branch, too."""
     other = mixing(g, f) if g.yes() else f
-    kind = g.one_of("Sigmoid", "HardSigmoid", "Tanh", "Erf", "Softmax", "Softsign")
+    kind = g.one_of("Sigmoid", "HardSigmoid", "Tanh", "Erf", "Softsign", "Softmax", "Hardmax")
     g.recipe.append(kind)
-    opened = g(kind, other.name, axis=f.channel) if kind == "Softmax" else g(kind, other.name)
+    attrs = {"axis": f.channel} if kind.endswith("max") else {}
+    opened = g(kind, other.name, **attrs)
     pair = (f.name, opened) if g.yes() else (opened, f.name)
     return f.like(g("Mul", *pair))
 
@@ -85,8 +102,9 @@ def masked(g: Builder, f: Feature) -> Feature:
 
 
 def quantised(g: Builder, f: Feature) -> Feature:
-    kind = g.one_of(np.uint8, np.int8)
-    scale, zero = np.float32(0.05), kind(128 if kind is np.uint8 else 3)
+    """To integers and back; the scale is a constant, or that of what comes."""
     g.recipe.append("quantised")
-    q = g("QuantizeLinear", f.name, scale, np.array(zero))
-    return f.like(g("DequantizeLinear", q, scale, np.array(zero)))
+    if g.yes():
+        return f.like(g("DequantizeLinear", *g("DynamicQuantizeLinear", f.name, outputs=3)))
+    scale, zero = np.float32(0.05), np.array(g.one_of(np.uint8(128), np.int8(3)))
+    return f.like(g("DequantizeLinear", g("QuantizeLinear", f.name, scale, zero), scale, zero))

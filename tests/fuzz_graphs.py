@@ -9,7 +9,6 @@ import onnx
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from tests.fuzz_attention import attention, class_token, fused_attention, windows
 from tests.fuzz_builder import Array, Block, Builder, Feature
 from tests.fuzz_contractions import (
     convolution,
@@ -33,11 +32,13 @@ from tests.fuzz_elementwise import (
 )
 from tests.fuzz_moving import (
     channel_shuffle,
+    cropped,
     cumulative,
     depth_and_space,
     gathered,
     padded,
     resized,
+    reversed_start,
     rolled,
     scattered,
     sliced,
@@ -47,10 +48,19 @@ from tests.fuzz_moving import (
     to_tokens,
     top_values,
     transposed,
+    triangle,
 )
 from tests.fuzz_normalised import batch_norm, normalised, reduced, softmaxed
+from tests.fuzz_sequences import (
+    attention,
+    attention_operator,
+    class_token,
+    fused_attention,
+    recurrent,
+    windows,
+)
 
-OPSETS = (13, 17, 18, 20, 21, 22)
+OPSETS = (13, 17, 18, 20, 21, 22, 23, 24)
 LARGEST = 1536  # elements of a feature per input, so that a graph runs in milliseconds
 
 
@@ -74,8 +84,14 @@ KEEPING: dict[str, Block] = {
     "rolled": rolled,
     "cumulative": cumulative,
     "shuffle": channel_shuffle,
+    "triangle": triangle,
+    "reversed": reversed_start,
 }
-KEEPING_TOKENS: dict[str, Block] = {"attention": attention, "einsum attention": fused_attention}
+KEEPING_TOKENS: dict[str, Block] = {
+    "attention": attention,
+    "attention operator": attention_operator,
+    "einsum attention": fused_attention,
+}
 
 
 def keeping(g: Builder, f: Feature) -> Feature:
@@ -136,6 +152,7 @@ ANYWHERE: dict[str, Block] = {
     "slice": sliced,
     "gather": gathered,
     "pad": padded,
+    "crop": cropped,
     "tile": tiled,
     "top": top_values,
     "widened": widened,
@@ -157,7 +174,12 @@ CHANGING: dict[str, dict[str, Block]] = {
     "NHWC": {"windows": windows, "to NCHW": transposed("NCHW"), "reduce": reduced},
     "NCDHW": CHANNELS_FIRST,
     "NCT": {**CHANNELS_FIRST, "to NTC": transposed("NTC")},
-    "NTC": {"class token": class_token, "picture": to_picture, "to NCT": transposed("NCT")},
+    "NTC": {
+        "class token": class_token,
+        "recurrent": recurrent,
+        "picture": to_picture,
+        "to NCT": transposed("NCT"),
+    },
 }
 
 
@@ -175,6 +197,7 @@ def pooled(g: Builder, f: Feature) -> str:
     ways = ["ReduceMean", "ReduceMax"]
     if f.channel == 1:
         ways += ["GlobalAveragePool", "GlobalAveragePool", "GlobalMaxPool", "Flatten"]
+        ways += ["GlobalLpPool"] if g.opset < 22 else []  # ONNX Runtime has no newer one
     if f.layout == "NTC":
         ways += ["token", "token", "Flatten"]
     way = g.one_of(*ways)
@@ -254,10 +277,11 @@ class Grown:
     recipe: tuple[str, ...]
     open_batch: bool  # declared as "N"
     quantised: bool  # integer kernels may round otherwise than what they stand for
+    fused: bool  # explain what ONNX Runtime's optimiser saves of it
 
     def __repr__(self) -> str:
         shapes = {name: f"{self.layouts[name]} {array.shape}" for name, array in self.feeds.items()}
-        return f"Grown({shapes} {' '.join(self.recipe)}; {self.target} {self.options} {self.place})"
+        return f"Grown({shapes} {' '.join(self.recipe)}; {self.target} {self.options} {self.place} fused={self.fused})"
 
 
 @st.composite
@@ -311,6 +335,7 @@ def grown(draw: st.DrawFn, blocks: int = 6) -> Grown:
         recipe=(f"opset{g.opset}", *g.recipe),
         open_batch=g.open_batch,
         quantised="quantised" in g.recipe,
+        fused=draw(st.integers(0, 3)) == 0,
     )
 
 

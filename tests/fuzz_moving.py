@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from tests.fuzz_builder import Block, Builder, Feature
-from tests.fuzz_contractions import mixing
+from tests.fuzz_contractions import mixing, pointwise
 
 
 def there_and_back(g: Builder, f: Feature) -> Feature:
@@ -40,6 +40,20 @@ def cumulative(g: Builder, f: Feature) -> Feature:
     return f.like(g("CumSum", f.name, np.int64(axis), reverse=g.integer(0, 1)))
 
 
+def triangle(g: Builder, f: Feature) -> Feature:
+    if g.opset < 14:
+        return mixing(g, f)
+    return f.like(g("Trilu", f.name, np.int64(g.integer(-1, 1)), upper=g.integer(0, 1)))
+
+
+def reversed_start(g: Builder, f: Feature) -> Feature:
+    """The first elements of each item backwards: as many as its length."""
+    if g.open_batch or f.channel == 1:
+        return mixing(g, f)
+    lengths = g.ints(*(g.integer(1, f.shape[1]) for _ in range(f.shape[0])))
+    return f.like(g("ReverseSequence", f.name, lengths, batch_axis=0, time_axis=1))
+
+
 def channel_shuffle(g: Builder, f: Feature) -> Feature:
     groups = g.one_of(*[n for n in range(1, f.channels + 1) if f.channels % n == 0])
     parts = (groups, f.channels // groups)
@@ -51,7 +65,7 @@ def channel_shuffle(g: Builder, f: Feature) -> Feature:
 
 
 def scattered(g: Builder, f: Feature) -> Feature:
-    """Some places are written over, by constants or by what was computed from others."""
+    """Some places are written over or added to, by constants or by what was computed from others."""
     if g.open_batch:
         return mixing(g, f)
     axis = g.one_of(*f.positions)
@@ -60,7 +74,11 @@ def scattered(g: Builder, f: Feature) -> Feature:
     new = g.small(*shape)
     if g.yes():
         new = g("Slice", mixing(g, f).name, g.ints(0), g.ints(1), g.ints(axis))
-    return f.like(g("ScatterElements", f.name, index, new, axis=axis))
+    how: dict[str, Any] = {"reduction": "add"} if g.opset >= 16 and g.yes() else {}
+    if axis == 1 and g.yes():
+        place = np.stack([np.arange(f.shape[0]), index.reshape(f.shape[0], -1)[:, 0]], axis=-1)
+        return f.like(g("ScatterND", f.name, place[:, None], new, **how))
+    return f.like(g("ScatterElements", f.name, index, new, axis=axis, **how))
 
 
 def sliced(g: Builder, f: Feature) -> Feature:
@@ -77,6 +95,14 @@ def sliced(g: Builder, f: Feature) -> Feature:
 def gathered(g: Builder, f: Feature) -> Feature:
     axis = g.one_of(*f.positions, f.channel)
     chosen = [g.integer(-f.shape[axis], f.shape[axis] - 1) for _ in range(g.integer(1, 4))]
+    if not g.open_batch and g.yes():
+        shape = f.at(axis, len(chosen))
+        line = [-1 if i == axis else 1 for i in range(len(shape))]
+        index = np.broadcast_to(np.reshape(chosen, line), shape)
+        return f.like(g("GatherElements", f.name, index, axis=axis), shape)
+    if not g.open_batch and axis == 1 and g.yes():
+        index = np.tile(np.reshape(chosen, (1, -1, 1)), (f.shape[0], 1, 1))
+        return f.like(g("GatherND", f.name, index, batch_dims=1), f.at(axis, len(chosen)))
     return f.like(g("Gather", f.name, g.ints(*chosen), axis=axis), f.at(axis, len(chosen)))
 
 
@@ -106,6 +132,15 @@ def padded(g: Builder, f: Feature) -> Feature:
     return f.like(g("Pad", f.name, g.ints(*pads), *value, mode=mode), tuple(shape))
 
 
+def cropped(g: Builder, f: Feature) -> Feature:
+    """Cut or padded around the centre."""
+    if g.opset < 18:
+        return padded(g, f)
+    axis = g.one_of(*f.positions)
+    size = g.integer(1, f.shape[axis] + 3)
+    return f.like(g("CenterCropPad", f.name, g.ints(size), axes=[axis]), f.at(axis, size))
+
+
 def resized(g: Builder, f: Feature) -> Feature:
     mode = g.one_of("nearest", "linear", "cubic") if f.layout == "NCHW" else g.one_of("nearest", "linear")
     way = g.one_of("half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel")
@@ -125,7 +160,9 @@ def resized(g: Builder, f: Feature) -> Feature:
 def depth_and_space(g: Builder, f: Feature) -> Feature:
     """Pixel shuffle, its inverse, and YOLOv5's focus, which is the inverse written out."""
     n, c, h, w = f.shape
-    if c % 4 == 0 and g.yes():
+    if g.yes():
+        f = f if c % 4 == 0 else pointwise(g, f, 4)
+        c = f.channels
         shape = (n, c // 4, 2 * h, 2 * w)
         if g.yes():
             return f.like(g("DepthToSpace", f.name, blocksize=2, mode=g.one_of("DCR", "CRD")), shape)

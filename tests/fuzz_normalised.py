@@ -19,18 +19,23 @@ def normalised(g: Builder, f: Feature) -> Feature:
     c, x, last = f.channels, f.name, len(f.shape) - 1
     if f.channel == last:
         kinds = ["layer written out", "rms written out", "unit"]
-        kinds += ["layer"] * (2 if g.opset >= 17 else 0)
+        kinds += ["layer", "layer"] if g.opset >= 17 else []
+        kinds += ["rms"] if g.opset >= 23 else []
     else:
-        kinds = ["instance", "layer written out", "rms written out", "unit"]
+        kinds = ["instance", "mvn", "layer written out", "rms written out", "unit"]
         kinds += ["lrn"] if len(f.shape) == 4 else []
         kinds += ["group"] if g.opset >= 21 else []
     kind = g.one_of(*kinds)
     g.recipe.append(kind)
-    shape = [c if i == f.channel else 1 for i in range(len(f.shape))]
+    shape = f.per_channel()
     if kind == "layer":
         name = g("LayerNormalization", x, g.around_one(c), g.small(c), axis=-1)
     elif kind == "instance":
         name = g("InstanceNormalization", x, g.around_one(c), g.small(c), epsilon=0.01)
+    elif kind == "rms":
+        name = g("RMSNormalization", x, g.around_one(c), axis=-1, epsilon=0.01)
+    elif kind == "mvn":
+        name = g("MeanVarianceNormalization", x, axes=list(f.positions))
     elif kind == "group":
         groups = g.one_of(*[n for n in range(1, c + 1) if c % n == 0])
         name = g("GroupNormalization", x, g.around_one(c), g.small(c), num_groups=groups, epsilon=0.01)
@@ -58,8 +63,10 @@ def softmaxed(g: Builder, f: Feature) -> Feature:
 def reduced(g: Builder, f: Feature) -> Feature:
     """One axis of positions less; the rest is a sequence."""
     axis = g.one_of(*f.positions)
-    op = g.one_of("ReduceMean", "ReduceSum", "ReduceMax", "ReduceL2", "ReduceMin", "ReduceLogSumExp")
+    op = g.one_of("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceL2",
+                  "ReduceSumSquare", "ReduceLogSumExp", "ReduceLogSum")  # fmt: skip
     g.recipe.append(op)
+    x = g("Softplus", f.name) if op == "ReduceLogSum" else f.name
     kept = "".join(letter for i, letter in enumerate(f.layout) if i != axis)
     shape = tuple(n for i, n in enumerate(f.shape) if i != axis)
-    return Feature(g.reduced(op, f.name, [axis], keep=False), kept.replace("H", "T").replace("W", "T"), shape)
+    return Feature(g.reduced(op, x, [axis], keep=False), kept.replace("H", "T").replace("W", "T"), shape)

@@ -1,4 +1,4 @@
-"""Grown attention, written out as exporters do."""
+"""Grown attention, written out as exporters do or as one operator, and recurrent layers."""
 
 import numpy as np
 
@@ -42,6 +42,36 @@ def fused_attention(g: Builder, f: Feature) -> Feature:
     k = pointwise(g, f, f.channels)
     scores = g("Softmax", g("Einsum", f.name, k.name, equation="nic,njc->nij"), axis=-1)
     return f.like(g("Einsum", scores, f.name, equation="nij,njc->nic"))
+
+
+def attention_operator(g: Builder, f: Feature) -> Feature:
+    """As one operator, with rotary embeddings or without."""
+    if g.opset < 23:
+        return attention(g, f)
+    n, t, c = f.shape
+    heads, inner = g.one_of(1, 2), g.one_of(2, 3)
+    q, k, v = (pointwise(g, f, heads * inner).name for _ in range(3))
+    if inner % 2 == 0 and not g.open_batch and g.yes():
+        angles = g.rng.uniform(0, 3, (n, t, inner // 2))
+        parts = (np.cos(angles), np.sin(angles))
+        q, k = (g("RotaryEmbedding", part, *parts, num_heads=heads) for part in (q, k))
+    mixed = g("Attention", q, k, v, q_num_heads=heads, kv_num_heads=heads, is_causal=g.integer(0, 1))
+    return pointwise(g, f.like(mixed, (n, t, heads * inner)), c)
+
+
+def recurrent(g: Builder, f: Feature) -> Feature:
+    """LSTM, GRU or RNN over the sequence, in one direction or both."""
+    op, hidden = g.one_of("LSTM", "GRU", "RNN"), g.integer(1, 3)
+    direction = g.one_of("forward", "reverse", "bidirectional")
+    g.recipe.append(f"{op} {direction}")
+    ways = 2 if direction == "bidirectional" else 1
+    size = {"LSTM": 4, "GRU": 3, "RNN": 1}[op] * hidden
+    n, t, c = f.shape
+    into, back = g.weights(ways, size, c, fan_in=c), g.weights(ways, size, hidden, fan_in=hidden)
+    bias = (g.small(ways, 2 * size),) if g.yes() else ()
+    x = g.transpose(f, "TNC")
+    y = g(op, x.name, into, back, *bias, hidden_size=hidden, direction=direction)  # [t, ways, n, hidden]
+    return g.reshape(f, "NTC", (n, t, ways * hidden), g("Transpose", y, perm=[2, 0, 1, 3]))
 
 
 def windows(g: Builder, f: Feature) -> Feature:
