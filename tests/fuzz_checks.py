@@ -54,19 +54,20 @@ def explain_grown(grown: Grown) -> SrdOnnxError | None:
         batch = next(iter(grown.feeds.values())).shape[0]
         found = explainer.explain(_single(grown.feeds), grown.target, batch_size=batch)
     except SrdOnnxError as error:
-        require(len(str(error)) > 20, f"an error that says nothing: {error!r}")
+        says_something(error)
         return error
     require(len(found) == batch, f"{len(found)} explanations of {batch} inputs")
     for explanation in found:
         adds_up(explanation)
     if batch > 1 and grown.open_batch and not grown.quantised:
-        alone = explainer.explain(_single(grown.feeds), grown.target, batch_size=1)
-        for one, other in zip(found, alone, strict=True):
-            for name, relevance in one.relevances.items():
-                near(other.relevances[name], relevance, RESIDUAL, "map without its batch")
+        maps_agree(explainer.explain(_single(grown.feeds), grown.target, batch_size=1), found)
     if isinstance(grown.target, int) and not grown.quantised and not grown.fused:
         compiled_is_the_same(grown, explainer.compile(batch=batch), found)
     return None
+
+
+def says_something(error: SrdOnnxError) -> None:
+    require(len(str(error)) > 20, f"an error that says nothing: {error!r}")
 
 
 def as_saved(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -87,6 +88,13 @@ def adds_up(explanation: Explanation) -> None:
     require(residual <= RESIDUAL * scale, f"residual {residual:.3g} of {scale:.3g}, seed {seed:.3g}")
 
 
+def maps_agree(alone: list[Explanation], batch: list[Explanation]) -> None:
+    """An input is explained alike without the others of its batch."""
+    for one, other in zip(alone, batch, strict=True):
+        for name, relevance in other.relevances.items():
+            near(one.relevances[name], relevance, RESIDUAL, "map without its batch")
+
+
 def compiled_is_the_same(grown: Grown, compiled: onnx.ModelProto, found: list[Explanation]) -> None:
     """The standalone model is valid; it computes what the original does, and the same maps."""
     onnx.checker.check_model(compiled, full_check=True)
@@ -98,12 +106,10 @@ def compiled_is_the_same(grown: Grown, compiled: onnx.ModelProto, found: list[Ex
     original = run(make_session(grown.model.SerializeToString(), [CPU], 1), None, grown.feeds)
     for value, array in zip(grown.model.graph.output, original, strict=True):
         near(outputs[value.name], array, 1e-4, f"output {value.name}")
-    for name in grown.feeds:
-        key = "relevance" if "relevance" in outputs else f"relevance/{name}"
-        if key not in outputs:
-            continue  # relevance does not reach this input
-        mine = np.stack([e.relevances[name] for e in found if name in e.relevances] or [outputs[key]])
-        near(outputs[key], mine, RESIDUAL, f"map {key}")
+    explained = list(found[0].relevances)
+    for name in explained:
+        key = "relevance" if len(explained) == 1 else f"relevance/{name}"
+        near(outputs[key], np.stack([e.relevances[name] for e in found]), RESIDUAL, f"map {key}")
 
 
 def near(found: Array, wanted: Array, tolerance: float, what: str) -> None:

@@ -1,5 +1,6 @@
 """Random networks, real models damaged at random, and what they have found."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,14 @@ from onnx import TensorProto, helper
 from srd_onnx import Explainer, zoo
 from srd_onnx.errors import ModelError, ProviderError, ShapeError, UnsupportedCaseError
 from srd_onnx.explanation import Explanation
-from tests.fuzz_checks import PropertyError, adds_up, explain_grown
+from tests.fuzz_checks import (
+    PropertyError,
+    adds_up,
+    compiled_is_the_same,
+    explain_grown,
+    maps_agree,
+    says_something,
+)
 from tests.fuzz_graphs import Grown, grown
 from tests.fuzz_mutations import MUTATIONS, explain_mutated, limited_memory, mutated
 from tests.nets import model_of, small_cnn, two_nodes
@@ -75,21 +83,56 @@ def test_every_mutation_changes_some_model() -> None:
         assert changed, change.__name__
 
 
-@pytest.mark.parametrize("wrong", ["map", "ledger", "nan"])
-def test_the_check_notices_what_does_not_add_up(wrong: str) -> None:
-    data = np.random.default_rng(0).standard_normal((1, 1, 4, 4)).astype(np.float32)
-    right = Explainer(two_nodes(), providers="cpu", bias="ledger").explain(data)[0]
-    adds_up(right)
+def explained_batch() -> tuple[Grown, list[Explanation]]:
+    """Two inputs of a network that could have been grown, and their explanations."""
+    data = np.random.default_rng(0).standard_normal((2, 1, 4, 4)).astype(np.float32)
+    model = two_nodes()
+    layouts, options = {"input": "NCHW"}, {"bias": "ledger"}
+    case = Grown(model, {"input": data}, layouts, 0, options, -1, (), True, False, False)
+    return case, Explainer(model, providers="cpu", bias="ledger").explain(data, 0)
+
+
+def spoilt(right: Explanation, wrong: str) -> Explanation:
     relevance, ledger = right.relevance.copy(), dict(right.ledger)
-    if wrong == "ledger":
-        ledger["conv"] = ledger.get("conv", 0.0) + 0.1 * right.score
+    if wrong.startswith("ledger"):
+        ledger["conv"] = np.nan if wrong.endswith("nan") else ledger.get("conv", 0.0) + 0.1
     else:
-        relevance[1, 1] = np.nan if wrong == "nan" else relevance[1, 1] + 0.1 * right.score
-    spoilt = Explanation(
-        relevance, right.target, right.logits, ledger, 0.0, right.meta, relevances={"input": relevance}
-    )
-    with pytest.raises(PropertyError, match="not finite" if wrong == "nan" else "residual"):
-        adds_up(spoilt)
+        relevance[1, 1] = np.nan if wrong.endswith("nan") else relevance[1, 1] + 0.1
+    return replace(right, relevance=relevance, ledger=ledger, relevances={"input": relevance})
+
+
+@pytest.mark.parametrize("wrong", ["map", "map nan", "ledger", "ledger nan"])
+def test_the_checks_notice_what_does_not_add_up(wrong: str) -> None:
+    right = explained_batch()[1][0]
+    adds_up(right)
+    with pytest.raises(PropertyError, match="not finite" if wrong.endswith("nan") else "residual"):
+        adds_up(spoilt(right, wrong))
+
+
+@pytest.mark.parametrize("wrong", ["map", "map nan"])
+def test_the_checks_notice_maps_that_differ(wrong: str) -> None:
+    case, (one, two) = explained_batch()
+    compiled = Explainer(case.model, providers="cpu", bias="ledger").compile(batch=2)
+    maps_agree([one, two], [one, two])
+    compiled_is_the_same(case, compiled, [one, two])
+    with pytest.raises(PropertyError, match="map without its batch: off by"):
+        maps_agree([one, spoilt(two, wrong)], [one, two])
+    with pytest.raises(PropertyError, match="map relevance: off by"):
+        compiled_is_the_same(case, compiled, [spoilt(one, wrong), two])
+    with pytest.raises(PropertyError, match="map relevance: shape"):
+        compiled_is_the_same(case, compiled, [replace(one, relevances={"input": one.relevance[:, None]})] * 2)
+
+
+def test_the_checks_notice_a_compiled_model_that_computes_something_else() -> None:
+    case, found = explained_batch()
+    compiled = Explainer(case.model, providers="cpu", bias="ledger").compile(batch=2)
+    with pytest.raises(PropertyError, match="output output: off by"):
+        compiled_is_the_same(replace(case, model=two_nodes(seed=1)), compiled, found)
+
+
+def test_the_checks_notice_an_error_that_says_nothing() -> None:
+    with pytest.raises(PropertyError, match="says nothing"):
+        says_something(ModelError("no"))
 
 
 # What they have found
