@@ -206,10 +206,27 @@ def flatten(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     return _reshape_vjp(emit, node, cotangents)
 
 
+def _squeezed(node: Node, roles: Roles) -> tuple[Axes]:
+    """The axes that stay keep their roles: of several of size 1, too, it is said which goes."""
+    x, named = node.input(0), node.constant(1)
+    gone = np.flatnonzero(np.equal(x.shape, 1)) if named is None else named % x.rank
+    own = roles[x.name]
+    return (Axes(tuple(role for a, role in enumerate(own.roles) if a not in gone), gate=own.gate),)
+
+
+def _unsqueezed(node: Node, roles: Roles) -> tuple[Axes]:
+    """A new axis is a channel axis of one."""
+    own, named = roles[node.input(0).name], node.constant(1)
+    assert named is not None  # Unsqueeze must have it
+    kept, new = iter(own.roles), named % node.output().rank
+    made = (Role.CHANNEL if a in new else next(kept) for a in range(node.output().rank))
+    return (Axes(tuple(made), gate=own.gate),)
+
+
 @rule(
     "Squeeze",
     versions=_SHAPE_VERSIONS,
-    roles=_reshaped,
+    roles=_squeezed,
     routes=_keeps_roles_apart,
     spread=_reshape_spread,
     carriers=moved,
@@ -223,7 +240,7 @@ def squeeze(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
 @rule(
     "Unsqueeze",
     versions=_SHAPE_VERSIONS,
-    roles=_reshaped,
+    roles=_unsqueezed,
     routes=_keeps_roles_apart,
     spread=_reshape_spread,
     carriers=moved,
@@ -347,12 +364,17 @@ def split(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
 
 
 def _concat_roles(node: Node, roles: Roles) -> tuple[Axes]:
-    known = [roles[v.name] for v in node.inputs if v is not None and v.name in roles]
-    node.require(
-        len({axes.roles for axes in known}) == 1,
-        f"its operands have different axes: {', '.join(str(axes) for axes in known)}",
-    )
-    return (Axes(known[0].roles, gate=min(axes.gate for axes in known)),)
+    """What an axis of size 1 means is told by the operands that are longer along it."""
+    known = [(v.shape, roles[v.name]) for v in node.inputs if v is not None and v.name in roles]
+    made = []
+    for axis in range(node.output().rank):
+        told = {axes.roles[axis] for shape, axes in known if shape[axis] > 1}
+        node.require(
+            len(told) <= 1,
+            f"its operands have different axes: {', '.join(str(axes) for _, axes in known)}",
+        )
+        made.append(min(told or {axes.roles[axis] for _, axes in known}, key=list(Role).index))
+    return (Axes(tuple(made), gate=min(axes.gate for _, axes in known)),)
 
 
 def _concat_axis(node: Node) -> int:

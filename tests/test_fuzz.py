@@ -156,6 +156,39 @@ def test_a_summand_of_another_rank_than_the_product() -> None:
         explain_damaged(model, np.ones((1, 3, 32, 32), np.float32))
 
 
+def test_a_stride_that_is_never_taken() -> None:
+    model = two_nodes()
+    model.graph.node[0].attribute.append(helper.make_attribute("strides", [1, 2**62]))
+    data = np.random.default_rng(0).standard_normal((1, 1, 4, 4)).astype(np.float32)
+    (found,) = Explainer(model, providers="cpu").explain(data, "c[0, 1, 0]")
+    adds_up(found)
+    model.graph.node[0].attribute[-1].ints[1] = 4
+    np.testing.assert_allclose(
+        found.relevance, Explainer(model, providers="cpu").explain(data, "c[0, 1, 0]")[0].relevance, atol=1e-6
+    )
+
+
+def test_a_batch_of_one_is_no_harder_than_one_of_two() -> None:
+    """Where ONNX Runtime's optimiser moves the split of queries, keys and values, axes of size 1 stand side by side."""
+    nodes = [
+        make("Reshape", ["input", "shape"], ["heads"]),
+        make("Transpose", ["heads"], ["moved"], perm=[2, 0, 1, 3]),
+        make("Squeeze", ["moved", "first"], ["tokens"]),
+        make("Concat", ["tokens", "input"], ["twice"], axis=1),
+        make("ReduceMean", ["twice"], ["mean"], axes=[1], keepdims=0),
+        make("Gemm", ["mean", "w"], ["output"]),
+    ]
+    weights: dict[str, Array] = {
+        "shape": np.array([0, 5, 1, 3]),
+        "first": np.array([0]),
+        "w": np.ones((3, 2), np.float32),
+    }
+    model = model_of(nodes, weights, (["N", 5, 3], ["N", 2]))
+    data = np.random.default_rng(0).standard_normal((2, 5, 3)).astype(np.float32)
+    together = Explainer(model, layout="NTC", providers="cpu").explain(data, 0)
+    maps_agree(Explainer(model, layout="NTC", providers="cpu").explain(data, 0, batch_size=1), together)
+
+
 @pytest.mark.parametrize("kind", [0, 99])
 def test_an_element_type_that_onnx_does_not_know(kind: int) -> None:
     model = two_nodes()
