@@ -156,6 +156,18 @@ def test_a_summand_of_another_rank_than_the_product() -> None:
         explain_damaged(model, np.ones((1, 3, 32, 32), np.float32))
 
 
+def test_a_target_of_unknown_shape_is_called_so() -> None:
+    nodes = [
+        make("NonZero", ["input"], ["places"]),
+        make("Cast", ["places"], ["real"], to=TensorProto.FLOAT),
+        make("ReduceMean", ["input"], ["output"], axes=[1, 2], keepdims=0),
+    ]
+    model = model_of(nodes, {}, (["N", 5, 3], ["N"]))
+    model.graph.output.append(helper.make_tensor_value_info("real", TensorProto.FLOAT, [3, "places"]))
+    with pytest.raises(UnsupportedCaseError, match="the shape of 'real' is not known before the model runs"):
+        Explainer(model, layout="NTC", providers="cpu").explain(np.ones((1, 5, 3), np.float32), "real[0]")
+
+
 def test_a_stride_that_is_never_taken() -> None:
     model = two_nodes()
     model.graph.node[0].attribute.append(helper.make_attribute("strides", [1, 2**62]))
