@@ -84,7 +84,8 @@ def adds_up(explanation: Explanation) -> None:
     require(all(map(math.isfinite, booked)), "a ledger that is not finite")
     seed = float(explanation.meta["seed_value"])
     residual = abs(seed - sum(float(m.sum()) for m in maps) - sum(booked))
-    scale = max(abs(seed), sum(float(np.abs(m).sum()) for m in maps), SMALL)
+    terms = sum(float(np.abs(m).sum()) for m in maps) + sum(map(abs, booked))
+    scale = max(abs(seed), terms, SMALL)
     require(residual <= RESIDUAL * scale, f"residual {residual:.3g} of {scale:.3g}, seed {seed:.3g}")
 
 
