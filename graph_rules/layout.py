@@ -206,21 +206,26 @@ def flatten(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     return _reshape_vjp(emit, node, cotangents)
 
 
+def _named_axes(node: Node, rank: int) -> list[int] | None:
+    """The axes that Squeeze and Unsqueeze name, if only by a number instead of a list; None for none."""
+    named = node.constant(1)
+    return None if named is None else [int(a) % rank for a in np.ravel(named)]
+
+
 def _squeezed(node: Node, roles: Roles) -> tuple[Axes]:
     """The axes that stay keep their roles: of several of size 1, too, it is said which goes."""
-    x, named = node.input(0), node.constant(1)
-    gone = np.flatnonzero(np.equal(x.shape, 1)) if named is None else named % x.rank
-    own = roles[x.name]
+    x = node.input(0)
+    own, gone = roles[x.name], _named_axes(node, x.rank)
+    if gone is None:
+        gone = [a for a, size in enumerate(x.shape) if size == 1]
     return (Axes(tuple(role for a, role in enumerate(own.roles) if a not in gone), gate=own.gate),)
 
 
 def _unsqueezed(node: Node, roles: Roles) -> tuple[Axes]:
     """A new axis is a channel axis of one."""
-    own, named = roles[node.input(0).name], node.constant(1)
-    assert named is not None  # Unsqueeze must have it
-    kept, new = iter(own.roles), named % node.output().rank
-    made = (Role.CHANNEL if a in new else next(kept) for a in range(node.output().rank))
-    return (Axes(tuple(made), gate=own.gate),)
+    own, rank = roles[node.input(0).name], node.output().rank
+    kept, new = iter(own.roles), _named_axes(node, rank) or []
+    return (Axes(tuple(Role.CHANNEL if a in new else next(kept) for a in range(rank)), gate=own.gate),)
 
 
 @rule(

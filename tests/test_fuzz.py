@@ -156,6 +156,21 @@ def test_a_summand_of_another_rank_than_the_product() -> None:
         explain_damaged(model, np.ones((1, 3, 32, 32), np.float32))
 
 
+def test_an_axis_that_is_no_list() -> None:
+    """ONNX wants a list, ONNX Runtime takes a number in Unsqueeze, and ONNX's own expansions write one."""
+    nodes = [
+        make("Unsqueeze", ["input", "axis"], ["apart"]),
+        make("Relu", ["apart"], ["positive"]),
+        make("Squeeze", ["positive", "axes"], ["again"]),
+        make("ReduceMean", ["again"], ["output"], axes=[1], keepdims=0),
+    ]
+    model = model_of(nodes, {"axis": np.array(1), "axes": np.array([1])}, (["N", 5, 3], ["N", 3]))
+    data = np.random.default_rng(0).standard_normal((1, 5, 3)).astype(np.float32)
+    (found,) = Explainer(model, layout="NTC", providers="cpu").explain(data, 0)
+    assert found.relevance.shape == (5,)
+    adds_up(found)
+
+
 def test_a_target_of_unknown_shape_is_called_so() -> None:
     nodes = [
         make("NonZero", ["input"], ["places"]),
