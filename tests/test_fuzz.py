@@ -56,7 +56,7 @@ def test_grown_graphs_are_explained_and_add_up() -> None:
 def test_damaged_models_are_refused_or_explained(model: str) -> None:
     entry = zoo.find(model)
     if entry is None:
-        base, seeds = small_cnn(channels=4) if model == "small_cnn" else two_nodes(), range(250)
+        base, seeds = small_cnn(channels=4) if model == "small_cnn" else two_nodes(), range(150)
     else:
         base, seeds = onnx.load(entry.path), range(20)
     outcomes = set()
