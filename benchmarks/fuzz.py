@@ -19,22 +19,52 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import hypothesis
 import onnx
 from hypothesis import HealthCheck, Phase, given, settings
 
+from benchmarks.machine import header
+from graph_rules import RULES
 from srd_onnx import SrdOnnxError, zoo
 from tests.fuzz_checks import PropertyError, explain_grown
 from tests.fuzz_graphs import Grown, grown
 from tests.fuzz_mutations import explain_mutated, limited_memory, mutated
 from tests.nets import small_cnn, two_nodes
 
-GROWN_PER_BATCH, MUTATED_PER_BATCH = 80, 300
+GROWN, MUTATED, PHOTO = KINDS = ("grown", "damaged small model", "damaged photo model")
+TURNS = (GROWN, MUTATED, GROWN, MUTATED, PHOTO)
+PER_BATCH = {GROWN: 80, MUTATED: 300, PHOTO: 30}
 LONGEST_BATCH = 600  # seconds
 PHOTO_MODELS = ("squeezenet11", "efficientnet_lite0")
-KINDS = ("grown", "mutated", "grown", "mutated", "damaged photo model")
+
+
+@dataclass(frozen=True)
+class Case:
+    """What became of one model; a batch prints one as JSON on each line.
+
+    Attributes:
+        outcome: "explained", the type of our error, or what failed, with "!!" before it.
+        size: number of nodes.
+        what: how the model was made.
+        said: the message, or the traceback.
+        operators: of the model.
+        model: where a model that failed was saved.
+    """
+
+    outcome: str
+    size: int
+    what: str
+    said: str
+    operators: tuple[str, ...] = ()
+    model: str = ""
+
+    @property
+    def failed(self) -> bool:
+        """Whether it is what is looked for."""
+        return self.outcome.startswith("!!")
 
 
 def main() -> int:
@@ -50,23 +80,42 @@ def main() -> int:
         with limited_memory():
             _batch(args.batch, args.seed, args.out)
         return 0
+    print(f"{header(args.seed, 1)}\nminutes: {args.minutes:g}\n", flush=True)
     counts: Counter[tuple[str, str]] = Counter()
-    failures: dict[str, Path] = {}
+    operators: set[str] = set()
+    failures: dict[str, Case] = {}
     end = time.monotonic() + 60 * args.minutes
     with contextlib.suppress(KeyboardInterrupt):
-        for number, kind in enumerate(itertools.cycle(KINDS)):
+        for number, kind in enumerate(itertools.cycle(TURNS)):
             if time.monotonic() > end:
                 break
             for case in _run(kind, args.seed + 1000 * number, args.out):
-                counts[kind, case["outcome"]] += 1
-                if case["failed"]:
+                counts[kind, case.outcome] += 1
+                if kind == GROWN:
+                    operators.update(case.operators)
+                if case.failed:
                     _keep(case, kind, args.out, failures)
-    for (kind, outcome), count in sorted(counts.items(), key=lambda item: (item[0][0], -item[1])):
-        print(f"{count:7}  {kind:20} {outcome}")
-    return _report(failures)
+    print(_table(counts))
+    ruled = {key.op_type for key in RULES}
+    print(f"\ngrown: {len(ruled & operators)} of the {len(ruled)} operators that have a rule")
+    for key, case in failures.items():
+        print(f"\n{_note(key, args.out, failures)}: {key}\n{case.what}\n{case.said[-1500:]}")
+    print(f"kinds of failure: {len(failures)}")
+    return 1 if failures else 0
 
 
-def _run(kind: str, seed: int, out: Path) -> Iterator[dict[str, str]]:
+def _table(counts: Counter[tuple[str, str]]) -> str:
+    lines = [f"| outcome | {' | '.join(KINDS)} |", f"|---|{'---|' * len(KINDS)}"]
+    total: Counter[str] = Counter()
+    for (_, outcome), count in counts.items():
+        total[outcome] += count
+    for outcome, _ in total.most_common():
+        lines.append(f"| {outcome} | {' | '.join(str(counts[kind, outcome]) for kind in KINDS)} |")
+    return "\n".join(lines)
+
+
+def _run(kind: str, seed: int, out: Path) -> Iterator[Case]:
+    """A batch in a process of its own."""
     command = [
         sys.executable,
         "-m",
@@ -78,106 +127,109 @@ def _run(kind: str, seed: int, out: Path) -> Iterator[dict[str, str]]:
         "--out",
         str(out),
     ]
-    lines, ending = "", ""
+    ending = ""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=LONGEST_BATCH, check=False)
         lines = done.stdout
         if done.returncode:
-            ending = f"!! process ended with {done.returncode}: {done.stderr[-2000:]}"
+            ending = f"process ended with {done.returncode}: {done.stderr[-2000:]}"
     except subprocess.TimeoutExpired as error:
         lines = error.stdout.decode() if isinstance(error.stdout, bytes) else ""
-        ending = f"!! no end after {LONGEST_BATCH} s"
-    yield from (json.loads(line) for line in lines.splitlines() if line.startswith("{"))
+        ending = f"no end after {LONGEST_BATCH} s"
+    for line in lines.splitlines():
+        if line.startswith("{"):
+            yield Case(**json.loads(line))
     if ending:
-        text = (out / f"current-{kind.split()[0]}.txt").read_text(encoding="utf-8")
-        yield {"outcome": ending.splitlines()[0][:80], "failed": "yes", "size": "0", "what": text, "said": ending,
-               "model": str(out / f"current-{kind.split()[0]}.onnx")}  # fmt: skip
+        current = _current(kind, out)
+        what = current.with_suffix(".txt").read_text(encoding="utf-8")
+        outcome = f"!! {ending.splitlines()[0][:80]}"
+        yield Case(outcome, 0, what, ending, model=str(current.with_suffix(".onnx")))
+
+
+def _current(kind: str, out: Path) -> Path:
+    """Where the model lies that is being explained, so that it is there if the process dies of it."""
+    return out / f"current-{kind.replace(' ', '-')}"
 
 
 def _batch(kind: str, seed: int, out: Path) -> None:
-    if kind == "grown":
-
-        @hypothesis.seed(seed)
-        @settings(
-            max_examples=GROWN_PER_BATCH,
-            deadline=None,
-            database=None,
-            phases=[Phase.generate],
-            suppress_health_check=list(HealthCheck),
-        )
-        @given(grown(8))
-        def one(case: Grown) -> None:
-            _case(kind, case.model, repr(case), lambda: explain_grown(case), out)
-
-        one()
+    if kind == GROWN:
+        _grow(seed, out)
         return
-    if kind == "mutated":
+    if kind == MUTATED:
         bases = {"small_cnn": small_cnn(channels=4), "two_nodes": two_nodes()}
-        count = MUTATED_PER_BATCH
     else:
         bases = {name: _loaded(name) for name in PHOTO_MODELS}
-        count = MUTATED_PER_BATCH // 10
-    for number in range(seed, seed + count):
+    for number in range(seed, seed + PER_BATCH[kind]):
         name = list(bases)[number % len(bases)]
         model, done = mutated(bases[name], number)
-        _case(
-            kind,
-            model,
-            f"{name}, seed {number}: {done}",
-            functools.partial(explain_mutated, model, number),
-            out,
-        )
+        explain = functools.partial(explain_mutated, model, number)
+        _explain(kind, model, f"{name}, seed {number}: {done}", explain, out)
 
 
-def _case(
+def _grow(seed: int, out: Path) -> None:
+    @hypothesis.seed(seed)
+    @settings(
+        max_examples=PER_BATCH[GROWN],
+        deadline=None,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(grown(8))
+    def one(case: Grown) -> None:
+        _explain(GROWN, case.model, repr(case), functools.partial(explain_grown, case), out)
+
+    one()
+
+
+def _explain(
     kind: str, model: onnx.ModelProto, what: str, explain: Callable[[], SrdOnnxError | None], out: Path
 ) -> None:
-    stem = out / f"current-{kind.split()[0]}"
-    with contextlib.suppress(ValueError, UnicodeError):
-        stem.with_suffix(".onnx").write_bytes(model.SerializeToString())
-    stem.with_suffix(".txt").write_text(what, encoding="utf-8")
-    failed, said = False, ""
+    """Explain it, and print the case."""
+    current = _current(kind, out)
+    _save(model, current.with_suffix(".onnx"))
+    current.with_suffix(".txt").write_text(what, encoding="utf-8")
     try:
         error = explain()
-        outcome = "explained" if error is None else type(error).__name__
-        said = "" if error is None else str(error)
-        failed = "please report" in said
+        outcome, said = ("explained", "") if error is None else (type(error).__name__, str(error))
+        if "please report" in said:
+            outcome = f"!! {outcome}"
     except PropertyError as error:
-        failed, said = True, str(error)
-        outcome = f"!! {re.sub(r'[0-9.e+-]+', '#', str(error))[:60]}"
+        said = str(error)
+        outcome = f"!! {re.sub(r'[0-9][0-9.e+-]*', '#', said)[:60]}"
     except Exception as error:  # noqa: BLE001 - whatever it is, it is what is looked for
-        failed, said = True, traceback.format_exc()
+        said = traceback.format_exc()
         last = traceback.extract_tb(error.__traceback__)[-1]
         outcome = f"!! {type(error).__name__} at {Path(last.filename).name}:{last.lineno}"
-    case = {"outcome": outcome, "failed": "yes" if failed else "", "size": str(len(model.graph.node)),
-            "what": what, "said": said, "model": ""}  # fmt: skip
-    if failed:
+    operators = tuple({node.op_type for node in model.graph.node})
+    case = Case(outcome, len(model.graph.node), what, said, operators)
+    if case.failed:
         kept = out / f"failed-{os.getpid()}-{time.monotonic_ns()}.onnx"
-        with contextlib.suppress(ValueError, UnicodeError):
-            kept.write_bytes(model.SerializeToString())
-            case["model"] = str(kept)
-    print(json.dumps(case), flush=True)
+        _save(model, kept)
+        case = Case(outcome, case.size, what, said, operators, str(kept))
+    print(json.dumps(asdict(case)), flush=True)
 
 
-def _keep(case: dict[str, str], kind: str, out: Path, failures: dict[str, Path]) -> None:
+def _save(model: onnx.ModelProto, path: Path) -> None:
+    with contextlib.suppress(ValueError, UnicodeError):  # what cannot be written is told by its seed
+        path.write_bytes(model.SerializeToString())
+
+
+def _keep(case: Case, kind: str, out: Path, failures: dict[str, Case]) -> None:
     """The smallest model of each failure under its number."""
-    key = f"{kind} {case['outcome']}"
-    note = failures.setdefault(key, out / f"{len(failures):03}.txt")
-    stored, source = note.with_suffix(".onnx"), Path(case["model"] or os.devnull)
-    size = int(case["size"])
-    if not note.exists() or size < int(note.read_text(encoding="utf-8").split(maxsplit=1)[0]):
-        note.write_text(f"{size} nodes; {key}\n{case['what']}\n{case['said']}\n", encoding="utf-8")
+    key, source = f"{kind} {case.outcome}", Path(case.model)
+    if key not in failures or case.size < failures[key].size:
+        failures[key] = case
+        note = _note(key, out, failures)
+        note.write_text(f"{case.size} nodes; {key}\n{case.what}\n{case.said}\n", encoding="utf-8")
         if source.is_file():
-            stored.write_bytes(source.read_bytes())
+            note.with_suffix(".onnx").write_bytes(source.read_bytes())
     if source.name.startswith("failed-"):
         source.unlink(missing_ok=True)
 
 
-def _report(failures: dict[str, Path]) -> int:
-    for key, note in failures.items():
-        print(f"\n{note}: {key}\n{note.read_text(encoding='utf-8')[:1500]}")
-    print(f"\n{len(failures)} kinds of failure")
-    return 1 if failures else 0
+def _note(key: str, out: Path, failures: dict[str, Case]) -> Path:
+    return out / f"{list(failures).index(key):03}.txt"
 
 
 def _loaded(name: str) -> onnx.ModelProto:

@@ -25,7 +25,10 @@ def _products(node: Node) -> Contraction:
         a: Term = ("k", "m") if node.attrs["transA"] else ("m", "k")
         b: Term = ("n", "k") if node.attrs["transB"] else ("k", "n")
         added = node.optional(2)
-        return Contraction((a, b), ("m", "n"), ("m", "n")[2 - added.rank :] if added is not None else None)
+        if added is None:
+            return Contraction((a, b), ("m", "n"))
+        node.require(added.rank <= 2, f"C must not have more than two axes; it is {list(added.shape)}")
+        return Contraction((a, b), ("m", "n"), ("m", "n")[2 - added.rank :])
     left, right = node.input(0).rank, node.input(1).rank
     batch = tuple(f"b{i}" for i in range(max(left, right, 2) - 2, 0, -1))  # counted from the right
     a = (*batch[len(batch) + 2 - left :], "m", "k") if left > 1 else ("k",)

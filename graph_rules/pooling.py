@@ -68,18 +68,8 @@ def average_pool(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     return to_first(node, transposed(emit, share, ones, x.shape[1], window))
 
 
-def _winners(emit: Emitter, node: Node) -> str:
-    """The flat place of each winner in the input, the first in a tie."""
-    attrs = {
-        k: node.attrs[k]
-        for k in ("auto_pad", "ceil_mode", "dilations", "kernel_shape", "pads", "strides")
-        if k in node.attrs
-    }
-    return emit.many("MaxPool", node.input(0).name, outputs=2, storage_order=0, **attrs)[1]
-
-
 def _winner_taps(emit: Emitter, node: Node) -> Taps:
-    return winner_taps(emit, node, pool_window(node), _winners(emit, node))
+    return winner_taps(emit, node, pool_window(node))
 
 
 @rule(
@@ -95,7 +85,12 @@ def _winner_taps(emit: Emitter, node: Node) -> Taps:
 def max_pool(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """Each output's ``g`` to its winner, the first one in a tie; overlapping windows add up."""
     g, x, y = cotangent(cotangents, node), node.input(0), node.output()
-    winners = _winners(emit, node)
+    attrs = {
+        k: node.attrs[k]
+        for k in ("auto_pad", "ceil_mode", "dilations", "kernel_shape", "pads", "strides")
+        if k in node.attrs
+    }
+    winners = emit.many("MaxPool", x.name, outputs=2, storage_order=0, **attrs)[1]
     flat = emit.zeros([math.prod(x.shape)], x.dtype)
     size = [math.prod(y.shape)]
     moved = emit(
@@ -118,7 +113,7 @@ def global_average_pool(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``g / count`` to every position."""
     x = node.input(0)
     share = emit("Div", cotangent(cotangents, node), emit.like(x, float(math.prod(x.shape[2:]))))
-    return to_first(node, emit("Expand", share, emit.ints(x.shape)))
+    return to_first(node, emit.repeated(share, node.output().shape, x.shape))
 
 
 @rule("GlobalMaxPool", versions=(1, 22), roles=pool_roles, routes=never, spread=everywhere, nonlinear=True)

@@ -60,8 +60,7 @@ def reduce_sum(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``g`` to everything that was summed."""
     x = node.input(0)
     node.require(carries(x), "only sums of real numbers carry relevance")
-    restored = restored_axes(emit, node, cotangent(cotangents, node), x.shape)
-    return to_first(node, emit("Expand", restored, emit.ints(x.shape)))
+    return to_first(node, _repeated(emit, node, cotangent(cotangents, node)))
 
 
 @rule("ReduceMean", versions=(18,), roles=reduced_roles, routes=within_position, spread=reduced_spread)
@@ -70,4 +69,10 @@ def reduce_mean(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     x = node.input(0)
     size = float(math.prod(x.shape[i] for i in reduced_axes(node)))
     share = emit("Div", cotangent(cotangents, node), emit.like(x, size))
-    return to_first(node, emit("Expand", restored_axes(emit, node, share, x.shape), emit.ints(x.shape)))
+    return to_first(node, _repeated(emit, node, share))
+
+
+def _repeated(emit: Emitter, node: Node, flow: str) -> str:
+    shape, gone = node.input(0).shape, reduced_axes(node)
+    small = [1 if axis in gone else size for axis, size in enumerate(shape)]
+    return emit.repeated(restored_axes(emit, node, flow, shape), small, shape)

@@ -4,8 +4,6 @@ A window has few taps, so `<v̂_{k->j}, v_j>` for each of them costs no more tha
 take one for each set of windows that do not overlap.
 """
 
-import math
-
 import numpy as np
 
 from graph_rules.windows import Window
@@ -20,18 +18,17 @@ def conv_taps(emit: Emitter, node: Node, window: Window, weights: Array) -> Taps
     count, narrow = weights.shape[:2]
     by_tap = weights.reshape(count, narrow, -1)
     products = []
-    for k, x in enumerate(_under_taps(emit, node, window)):
+    for k, x in enumerate(under_taps(emit, node, window)):
         tap = by_tap[:, :, k]
         if group == count and narrow == 1:  # depthwise
-            products.append(_over_channels(emit, emit("Mul", x, v.name), tap[:, 0], v.rank))
-            continue
-        if group * narrow <= count:
+            products.append(_summed(emit, emit("Mul", x, v.name), node, tap[:, 0]))
+        elif group * narrow <= count:
             back = tap.reshape(group, count // group, narrow).transpose(0, 2, 1).reshape(group * narrow, -1)
-            there, here = _pointwise(emit, v.name, back, group, v.rank), x
+            there = _pointwise(emit, v.name, back, group, v.rank)
+            products.append(_summed(emit, emit("Mul", there, x), node, np.ones(group * narrow, v.dtype)))
         else:
-            there, here = _pointwise(emit, x, tap, group, v.rank), v.name
-        ones = np.ones(min(group * narrow, count), v.dtype)
-        products.append(_over_channels(emit, emit("Mul", there, here), ones, v.rank))
+            there = _pointwise(emit, x, tap, group, v.rank)
+            products.append(_summed(emit, emit("Mul", there, v.name), node, np.ones(count, v.dtype)))
     return Taps(0, window.index(), _stacked(emit, products))
 
 
@@ -39,49 +36,53 @@ def average_taps(emit: Emitter, node: Node, window: Window, counts: Array) -> Ta
     """``<x_k, v> / count``."""
     v = node.output()
     ones = np.ones(v.shape[1], v.dtype)
-    products = [
-        _over_channels(emit, emit("Mul", x, v.name), ones, v.rank) for x in _under_taps(emit, node, window)
-    ]
+    products = [_summed(emit, emit("Mul", x, v.name), node, ones) for x in under_taps(emit, node, window)]
     share = emit("Div", _stacked(emit, products), emit.like(v, counts[None, None]))
     return Taps(0, window.index(), share)
 
 
-def winner_taps(emit: Emitter, node: Node, window: Window, winners: str) -> Taps:
-    """The sum of ``v²`` over the channels whose winner lies under the tap.
-
-    Args:
-        emit: makes the nodes.
-        node: a MaxPool.
-        window: its window.
-        winners: tensor int64 [N, C, *result], flat places in the whole input.
-    """
-    v, index = node.output(), window.index()
-    size = math.prod(window.source)
-    place = emit("Mod", winners, emit.const(np.int64(size)))
-    square, zero = emit("Mul", v.name, v.name), emit.like(v, 0.0)
-    ones = np.ones(v.shape[1], v.dtype)
+def winner_taps(emit: Emitter, node: Node, window: Window) -> Taps:
+    """The sum of ``v²`` over the channels whose winner lies under the tap, the first of equals."""
+    v = node.output()
+    zero, ones = emit.like(v, 0.0), np.ones(v.shape[1], v.dtype)
+    left = emit("Mul", v.name, v.name)
     products = []
-    for under in index:
-        won = emit("Where", emit("Equal", place, emit.const(under[None, None])), square, zero)
-        products.append(_over_channels(emit, won, ones, v.rank))
-    return Taps(0, index, _stacked(emit, products))
+    # What lies in the padding is 0 here, and where 0 wins there is nothing to give.
+    for x in under_taps(emit, node, window):
+        won = emit("Where", emit("Equal", x, v.name), left, zero)
+        left = emit("Sub", left, won)
+        products.append(_summed(emit, won, node, ones))
+    return Taps(0, window.index(), _stacked(emit, products))
 
 
-def _under_taps(emit: Emitter, node: Node, window: Window) -> list[str]:
+def under_taps(emit: Emitter, node: Node, window: Window) -> list[str]:
     """For each tap what of the input lies under it: K tensors [N, C, *result], zero in the padding."""
-    x, rank = node.input(0).name, len(window.kernel)
-    reach = window.reach
-    # A window at the end may reach beyond the padding (ceil_mode).
-    beyond = [max(0, r - b - n) for r, b, n in zip(reach, window.begins, window.source, strict=True)]
-    if any(window.begins) or any(beyond):
-        x = emit("Pad", x, emit.ints([0, 0, *window.begins, 0, 0, *beyond]))
-    axes, steps = emit.ints(range(2, 2 + rank)), emit.ints(window.strides)
+    x, rank, channels = node.input(0).name, len(window.kernel), node.input(0).shape[1]
+    stride = window.strides[0]
+    phased = rank == 2 and stride > 1 and window.strides == (stride, stride)
+    # A window at the end may reach beyond the padding (ceil_mode), and phases must be whole.
+    wide = [
+        -(-max(r, b + n) // stride) * stride if phased else max(r, b + n)
+        for r, b, n in zip(window.reach, window.begins, window.source, strict=True)
+    ]
+    ends = [w - b - n for w, b, n in zip(wide, window.begins, window.source, strict=True)]
+    if any(window.begins) or any(ends):
+        x = emit("Pad", x, emit.ints([0, 0, *window.begins, 0, 0, *ends]))
+    if phased:
+        # Slices with a stride are slow; a phase of the stride is contiguous behind one SpaceToDepth.
+        x = emit("SpaceToDepth", x, blocksize=stride)
+    axes = emit.ints(range(1, 2 + rank))
     found = []
     for tap in np.ndindex(*window.kernel):
-        starts = [t * d for t, d in zip(tap, window.dilations, strict=True)]
-        spans = [(o - 1) * s + 1 for o, s in zip(window.result, window.strides, strict=True)]
-        stops = [first + span for first, span in zip(starts, spans, strict=True)]
-        found.append(emit("Slice", x, emit.ints(starts), emit.ints(stops), axes, steps))
+        places = [t * d for t, d in zip(tap, window.dilations, strict=True)]
+        if phased:
+            first = (places[0] % stride * stride + places[1] % stride) * channels
+            starts, steps = [first, *(p // stride for p in places)], [1] * (1 + rank)
+        else:
+            first, starts, steps = 0, [0, *places], [1, *window.strides]
+        spans = [(o - 1) * s + 1 for o, s in zip(window.result, steps[1:], strict=True)]
+        stops = [first + channels, *(p + span for p, span in zip(starts[1:], spans, strict=True))]
+        found.append(emit("Slice", x, emit.ints(starts), emit.ints(stops), axes, emit.ints(steps)))
     return found
 
 
@@ -90,9 +91,11 @@ def _pointwise(emit: Emitter, tensor: str, weights: Array, group: int, rank: int
     return emit("Conv", tensor, emit.const(kernel), group=group)
 
 
-def _over_channels(emit: Emitter, tensor: str, weights: Array, rank: int) -> str:
-    """The weighted sum over channels, [N, 1, *positions]; as a 1×1 Conv, which is faster than ReduceSum."""
-    return _pointwise(emit, tensor, weights[None], 1, rank)
+def _summed(emit: Emitter, tensor: str, node: Node, weights: Array) -> str:
+    """The weighted sum over the channels of [N, C, *result]: [N, 1, *result]."""
+    value = node.output()
+    shape = (value.shape[0], len(weights), *value.shape[2:])
+    return emit.weighted_sum(tensor, shape, (1,), weights)
 
 
 def _stacked(emit: Emitter, products: list[str]) -> str:

@@ -93,6 +93,8 @@ def window_of(node: Node, kernel: Sequence[int]) -> Window:
     source, result = node.input(0).shape[2:], node.output().shape[2:]
     rank = len(kernel)
     strides = tuple(node.attrs.get("strides") or (1,) * rank)
+    # A stride that is never taken: damaged models have some that no memory holds.
+    strides = tuple(min(s, k) if out <= 1 else s for s, k, out in zip(strides, kernel, result, strict=True))
     dilations = tuple(node.attrs.get("dilations") or (1,) * rank)
     mode = node.attrs.get("auto_pad", "NOTSET")
     if mode == "NOTSET":

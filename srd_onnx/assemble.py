@@ -9,6 +9,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from srd_onnx.backward import Backward
 from srd_onnx.emit import Emitter
 from srd_onnx.errors import UnsupportedCaseError
+from srd_onnx.external_data import nodes as every_node
 from srd_onnx.ir import Value
 from srd_onnx.seed import DIRECTION, TARGET, TOP_CLASS
 
@@ -31,7 +32,7 @@ def with_outputs(forward: ModelProto, emit: Emitter, names: Sequence[str]) -> Mo
     model.graph.node.extend(emit.nodes)
     model.graph.initializer.extend(emit.initializers)
     model.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names)
-    return model
+    return pruned(model)
 
 
 def combined(forward: ModelProto, backward: Backward, outputs: Mapping[str, tuple[str, Value]]) -> ModelProto:
@@ -63,6 +64,24 @@ def combined(forward: ModelProto, backward: Backward, outputs: Mapping[str, tupl
     for name, (tensor, value) in outputs.items():
         graph.node.append(helper.make_node("Identity", [tensor], [name], name=f"srd/output/{name}"))
         graph.output.append(_info(name, value.dtype, value.shape))
+    return model
+
+
+def pruned(model: ModelProto) -> ModelProto:
+    """Without nodes and constants that no output needs; ONNX Runtime would compute them. In place."""
+    needed = {o.name for o in model.graph.output}
+    nodes = []
+    for node in reversed(model.graph.node):
+        if needed.intersection(node.output):
+            nodes.append(node)
+            needed.update(node.input)
+            inner = (attribute.g for attribute in node.attribute if attribute.HasField("g"))
+            needed.update(name for graph in inner for one in every_node(graph) for name in one.input)
+    constants = [t for t in model.graph.initializer if t.name in needed]
+    del model.graph.node[:]
+    del model.graph.initializer[:]
+    model.graph.node.extend(reversed(nodes))
+    model.graph.initializer.extend(constants)
     return model
 
 

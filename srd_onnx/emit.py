@@ -1,5 +1,6 @@
 """`Emitter` makes the backward nodes: every one carries its origin, and equal ones are made once."""
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import numpy as np
 from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
-from srd_onnx.ir import Graph, Value
+from srd_onnx.ir import Array, Graph, Value
 from srd_onnx.roles import Axes, Role, Roles
 
 FORWARD_NODE = "srd.forward_node"
@@ -44,6 +45,7 @@ class Emitter:
         self.nodes: list[NodeProto] = []
         self.initializers: list[TensorProto] = []
         self._values = graph.values
+        self._repeated: dict[str, tuple[str, tuple[int, ...]]] = {}
         self._taken = {value.name for node in graph.nodes for value in node.inputs if value} | set(
             self._values
         )
@@ -130,6 +132,44 @@ class Emitter:
         if not axes:
             return tensor
         return self("ReduceSum", tensor, self.ints(axes), keepdims=int(keepdims))
+
+    def repeated(self, tensor: str, shape: Sequence[int], result: Sequence[int]) -> str:
+        """A tensor of `shape` repeated along its axes of size 1 to the shape `result`; `unrepeated` remembers it."""
+        name = self("Expand", tensor, self.ints(result))
+        self._repeated[name] = (tensor, tuple(shape))
+        return name
+
+    def unrepeated(self, tensor: str) -> tuple[str, tuple[int, ...]] | None:
+        """What `repeated` made a tensor from, and its shape; None for any other tensor."""
+        return self._repeated.get(tensor)
+
+    def weighted_sum(self, tensor: str, shape: Sequence[int], axes: Sequence[int], weights: Array) -> str:
+        """The sum over `axes` of a tensor of `shape`, each element times the weight of its place along them.
+
+        They stay with size 1. As a matrix product, which is several times faster than ReduceSum on a CPU.
+
+        Args:
+            tensor: what is summed.
+            shape: its shape.
+            axes: one after the other, such as (1,), or none.
+            weights: one for each place, in the precision of the tensor.
+        """
+        before, after = math.prod(shape[: axes[0]]), math.prod(shape[axes[-1] + 1 :])
+        if after == 1:
+            flat = self.reshape(tensor, [before, weights.size])
+            summed = self("MatMul", flat, self.const(weights.reshape(-1, 1)))
+        else:
+            flat = self.reshape(tensor, [before, weights.size, after])
+            summed = self("MatMul", self.const(weights.reshape(1, -1)), flat)
+        return self.reshape(summed, [1 if axis in axes else size for axis, size in enumerate(shape)])
+
+    def over_channels(self, tensor: str, value: Value) -> str:
+        """The sum over the channel axes of a tensor of the shape and axes of `value`; they stay with size 1."""
+        channels = self.axes(value).channels
+        if not channels or 0 in value.shape or channels[-1] - channels[0] >= len(channels):
+            return self.total(tensor, channels)
+        count = math.prod(value.shape[axis] for axis in channels)
+        return self.weighted_sum(tensor, value.shape, channels, np.ones(count, value.dtype))
 
     def per_item(self, tensor: str, value: Value) -> str:
         """The sum over all axes but the batch, [N]; `tensor` has the axes of `value`. [1] where none is the batch."""

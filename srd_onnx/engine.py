@@ -10,7 +10,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from srd_onnx.assemble import combined, exposed
+from srd_onnx.assemble import combined, exposed, pruned
 from srd_onnx.backward import Backward, build, relevance_shape
 from srd_onnx.boundary import tensor_named
 from srd_onnx.errors import NonFiniteError, UnknownTensorError
@@ -143,30 +143,14 @@ def _table(plan: Plan, backward: Backward) -> str:
 def standalone(compiled: Compiled) -> ModelProto:
     """The compiled model as users save it: the original outputs and `relevance`, nothing of the engine's own."""
     outputs = relevance_outputs(compiled.plan, compiled.backward)
-    return _pruned(combined(compiled.forward, compiled.backward, outputs))
-
-
-def _pruned(model: ModelProto) -> ModelProto:
-    """Without nodes and constants that no output needs."""
-    needed = {o.name for o in model.graph.output}
-    nodes = []
-    for node in reversed(model.graph.node):
-        if needed.intersection(node.output):
-            nodes.append(node)
-            needed.update(node.input)
-    constants = [t for t in model.graph.initializer if t.name in needed]
-    del model.graph.node[:]
-    del model.graph.initializer[:]
-    model.graph.node.extend(reversed(nodes))
-    model.graph.initializer.extend(constants)
-    return model
+    return pruned(combined(compiled.forward, compiled.backward, outputs))
 
 
 def explanation_session(
     compiled: Compiled, providers: Sequence[str], threads: int | None
 ) -> onnxruntime.InferenceSession:
     """A session of the compiled model."""
-    model = combined(compiled.forward, compiled.backward, compiled.outputs)
+    model = pruned(combined(compiled.forward, compiled.backward, compiled.outputs))
     return make_session(model.SerializeToString(), providers, threads)
 
 

@@ -171,7 +171,12 @@ def _explained(graph: Graph, wanted: str) -> Value:
         hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
         raise UnknownTensorError(f"'{wanted}' is neither a tensor nor a node of the simplified graph{hint}")
     value = graph.values[name]
-    if not value.known or not value.is_float:
+    if not value.known:
+        raise UnsupportedCaseError(
+            f"the shape of '{wanted}' is not known before the model runs: it cannot be explained. "
+            "Explain a tensor before it, or export the model with fixed shapes."
+        )
+    if not value.is_float:
         raise UnknownTensorError(
             f"'{wanted}' is {value.dtype}; only a tensor of real numbers can be explained"
         )

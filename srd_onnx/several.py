@@ -13,7 +13,9 @@ import numpy as np
 import onnxruntime
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
+from srd_onnx.assemble import pruned
 from srd_onnx.backward import Head, build_head, relevance_shape
+from srd_onnx.errors import InvalidModelError
 from srd_onnx.feeds import position_shape, read_by
 from srd_onnx.ir import Array, Node
 from srd_onnx.plan import Plan
@@ -76,17 +78,38 @@ def compile_several(
 ) -> SeveralSession:
     """Sessions for the ratios and the head of a plan."""
     wide = _of_batch(plan, _AT_ONCE)
-    own = plan if wide is None else wide
-    head = build_head(own, free=free)
-    model, reads = _head_model(own, head, free=free)
+    found = None if wide is None else _head_session(wide, providers, threads, free=free)
+    if found is None:
+        wide, found = None, _head_session(plan, providers, threads, free=free, last=True)
+    assert found is not None
+    session, head, reads = found
     return SeveralSession(
         compile_ratios(plan, forward, providers, threads, also=reads),
-        make_session(model.SerializeToString(), providers, threads),
-        own,
+        session,
+        plan if wide is None else wide,
         1 if wide is None else _AT_ONCE,
         reads,
         tuple(name for name, _ in head.ledger),
     )
+
+
+def _head_session(
+    plan: Plan, providers: Sequence[str], threads: int | None, *, free: bool, last: bool = False
+) -> tuple[onnxruntime.InferenceSession, Head, tuple[str, ...]] | None:
+    """A session of the head; None where the shapes of a plan of several items do not fit each other.
+
+    A constant that is one item long, such as a class token, is not repeated; if it is not broadcast either, the head
+    takes one target after the other.
+    """
+    head = build_head(plan, free=free)
+    model, reads = _head_model(plan, head, free=free)
+    try:
+        session = make_session(model.SerializeToString(), providers, threads)
+    except InvalidModelError:
+        if last:
+            raise
+        return None
+    return session, head, reads
 
 
 def carried(
@@ -230,7 +253,8 @@ def _head_model(plan: Plan, head: Head, *, free: bool) -> tuple[ModelProto, tupl
         [*head.emit.initializers, *constants],
     )
     opsets = [helper.make_opsetid("", plan.graph.opset)]
-    return helper.make_model(graph, opset_imports=opsets, ir_version=10), tuple(v.name for v in moving)
+    model = pruned(helper.make_model(graph, opset_imports=opsets, ir_version=10))
+    return model, tuple(v.name for v in moving)
 
 
 def _of_batch(plan: Plan, count: int) -> Plan | None:

@@ -1,15 +1,29 @@
 """Small networks in the primitive operators that exporters write, which ONNX Runtime's optimiser fuses."""
 
 import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
+from srd_onnx.runtime import CPU
+
 Array = NDArray[Any]
 TOKENS, WIDTH, HEADS, VOCABULARY = 6, 16, 2, 20
+
+
+def optimised(model: ModelProto, folder: Path) -> ModelProto:
+    """The model as ONNX Runtime's optimiser saves it."""
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.optimized_model_filepath = str(folder / "optimised.onnx")
+    options.log_severity_level = 4
+    ort.InferenceSession(model.SerializeToString(), options, providers=[CPU])
+    return onnx.load(folder / "optimised.onnx")
 
 
 class Net:

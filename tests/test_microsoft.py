@@ -209,16 +209,7 @@ def gradient(
 def networks(name: str, folder: Path) -> tuple[ModelProto, ModelProto]:
     """A network, and what ONNX Runtime's optimiser makes of it."""
     model = fused_nets.NETS[name]()
-    return model, optimised(model, folder)
-
-
-def optimised(model: ModelProto, folder: Path) -> ModelProto:
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-    options.optimized_model_filepath = str(folder / "optimised.onnx")
-    options.log_severity_level = 4
-    ort.InferenceSession(model.SerializeToString(), options, providers=[CPU])
-    return onnx.load(folder / "optimised.onnx")
+    return model, fused_nets.optimised(model, folder)
 
 
 @pytest.mark.parametrize("bias", ["distribute", "ledger"])
