@@ -8,6 +8,7 @@ import numpy as np
 from graph_rules.registry import always, cotangent, moved, rule, same, through, to_first, varying
 from srd_onnx.emit import Emitter
 from srd_onnx.ir import Node, Value
+from srd_onnx.replay import again
 from srd_onnx.roles import Axes, Role, Roles
 from srd_onnx.rule import Flows
 
@@ -21,6 +22,7 @@ _SHAPE_VERSIONS = (13, 21, 23, 24, 25)
     routes=always,
     spread=through,
     carriers=moved,
+    replay=again,
     head="view",
 )
 def identity(_emit: Emitter, node: Node, cotangents: Flows) -> Flows:
@@ -151,6 +153,7 @@ def _reshape_vjp(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     routes=_keeps_roles_apart,
     spread=_reshape_spread,
     carriers=moved,
+    replay=again,
     head="view",
 )
 def reshape(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
@@ -165,6 +168,7 @@ def reshape(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     routes=_keeps_roles_apart,
     spread=_reshape_spread,
     carriers=moved,
+    replay=again,
     head="view",
 )
 def flatten(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
@@ -179,6 +183,7 @@ def flatten(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     routes=_keeps_roles_apart,
     spread=_reshape_spread,
     carriers=moved,
+    replay=again,
     head="view",
 )
 def squeeze(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
@@ -193,6 +198,7 @@ def squeeze(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     routes=_keeps_roles_apart,
     spread=_reshape_spread,
     carriers=moved,
+    replay=again,
     head="view",
 )
 def unsqueeze(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
@@ -224,6 +230,7 @@ def _transpose_back(emit: Emitter, node: Node, flows: Flows) -> Flows:
     routes=always,
     spread=_transpose_back,
     carriers=moved,
+    replay=again,
 )
 def transpose(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``g`` with its axes in the old order."""
@@ -281,7 +288,15 @@ def _slice_spread(emit: Emitter, node: Node, shares: Flows) -> Flows:
     return to_first(node, _unslice(emit, node, cotangent(shares, node), positions=True))
 
 
-@rule("Slice", versions=(13,), roles=same, routes=always, spread=_slice_spread, carriers=moved)
+@rule(
+    "Slice",
+    versions=(13,),
+    roles=same,
+    routes=always,
+    spread=_slice_spread,
+    carriers=moved,
+    replay=again,
+)
 def slice_(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``g`` at the indices that were kept, zero elsewhere."""
     return to_first(node, _unslice(emit, node, cotangent(cotangents, node), positions=False))
