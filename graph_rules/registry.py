@@ -120,7 +120,7 @@ def rule(
     taps: Callable[[Emitter, Node], Taps | None] | None = None,
     far: bool = False,
     replay: Callable[[Emitter, Node, Flows], Flows | None] | None = None,
-    active: Callable[[Emitter, Node], str] | None = None,
+    active: Callable[[Emitter, Node], str | None] | None = None,
     table: dict[OpKey, Rule] = RULES,
 ) -> Callable[[Vjp], Vjp]:
     """Register a VJP for exactly these `since_version`s of an operator; see `srd_onnx.rule.Rule` for the rest.

@@ -47,7 +47,7 @@ def combined(forward: ModelProto, backward: Backward, outputs: Mapping[str, tupl
         UnsupportedCaseError: if a tensor of the model has one of the new names.
     """
     seed_input = TARGET if backward.seeded.chosen else DIRECTION
-    _require_free(forward, [seed_input, *outputs])
+    require_free(forward, [seed_input, *outputs])
     model = ModelProto()
     model.CopyFrom(forward)
     del model.metadata_props[:]
@@ -85,7 +85,12 @@ def pruned(model: ModelProto) -> ModelProto:
     return model
 
 
-def _require_free(forward: ModelProto, wanted: Sequence[str]) -> None:
+def require_free(forward: ModelProto, wanted: Sequence[str]) -> None:
+    """Refuse a model that has a tensor of one of these names.
+
+    Raises:
+        UnsupportedCaseError: naming it.
+    """
     graph = forward.graph
     taken = {v.name for v in [*graph.input, *graph.output, *graph.initializer]}
     taken.update(name for node in graph.node for name in node.output)

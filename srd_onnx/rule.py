@@ -62,7 +62,8 @@ class Rule:
         replay: emits the outputs under the fixed pattern for new operands (names where an input carries, None where it
             stays what it is in the pattern run), the bias included. None, as also its result may be where it covers
             only some uses: the engine transposes the VJP, see `srd_onnx.replay`.
-        active: of a rectifier, emits where its neurons are active (bool, shaped like the output).
+        active: of a rectifier, emits where its neurons are active (bool, shaped like the output); None where this use
+            of the operator is none.
     """
 
     name: str
@@ -79,7 +80,7 @@ class Rule:
     taps: Callable[[Emitter, Node], Taps | None] | None
     far: bool
     replay: Callable[[Emitter, Node, Flows], Flows | None] | None
-    active: Callable[[Emitter, Node], str] | None
+    active: Callable[[Emitter, Node], str | None] | None
 
 
 RuleTable = Mapping[OpKey, Rule]

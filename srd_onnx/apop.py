@@ -1,0 +1,118 @@
+"""APOP, activation-pattern-only prediction: how much of a prediction lies in the activation pattern alone.
+
+The pattern of one input is recorded, and the network is run on another one with that pattern, in one session.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from graph_rules import RULES
+from srd_onnx import runtime
+from srd_onnx.errors import InputError, NonFiniteError, ShapeError
+from srd_onnx.inputs import Item, Sources, read_items, require_channels
+from srd_onnx.pattern_run import Pattern, PatternRun, pattern_run
+from srd_onnx.subject import Subject
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class ApopResult:
+    """One input run under the activation pattern of another.
+
+    Shapes: original and logits [K] float32: the scores of the input that made the pattern, and those of the other one
+    under its pattern.
+
+    Attributes:
+        name: of the input that made the pattern.
+        run_on: of the other one.
+        pattern: what of it was held fixed.
+        layers: how many nonlinear layers followed it, and how many there are.
+    """
+
+    name: str
+    run_on: str
+    pattern: Pattern
+    layers: tuple[int, int]
+    original: NDArray[np.float32]
+    logits: NDArray[np.float32]
+
+    @property
+    def predicted(self) -> int:
+        """The top class of the input that made the pattern."""
+        return int(self.original.argmax())
+
+    @property
+    def top1(self) -> bool:
+        """Whether it is also the top class under the pattern."""
+        return int(self.logits.argmax()) == self.predicted
+
+    @property
+    def top5(self) -> bool:
+        """Whether it is among the top five under the pattern."""
+        return self.predicted in self.best()
+
+    def best(self, count: int = 5) -> list[int]:
+        """The top classes under the pattern."""
+        return [int(i) for i in np.argsort(-self.logits, kind="stable")[:count]]
+
+
+def pattern_results(
+    subject: Subject, pattern_from: Sources, run_on: Sources, pattern: Pattern
+) -> Iterator[ApopResult]:
+    """Input by input; `run_on` has one input for each, or one for all.
+
+    Raises:
+        InputError: the numbers of inputs or their shapes differ, or the data does not fit the model.
+        UnsupportedOpError, UnsupportedCaseError: what is crossed has no rule.
+    """
+    items, others = (
+        list(read_items(sources, subject.ports, subject.preprocess)) for sources in (pattern_from, run_on)
+    )
+    if len(others) not in (1, len(items)):
+        raise InputError(
+            f"{len(items)} inputs make patterns, but {len(others)} are to be run under them: give one for each, "
+            "or one for all"
+        )
+    for index, item in enumerate(items):
+        yield under_pattern(subject, item, others[index if len(others) > 1 else 0], pattern)
+
+
+def under_pattern(subject: Subject, item: Item, other: Item, pattern: Pattern) -> ApopResult:
+    """One input run under the pattern of another.
+
+    Raises:
+        ShapeError: if their shapes differ.
+        NonFiniteError: if the scores are not finite.
+    """
+    if item.shapes != other.shapes:
+        raise ShapeError(
+            f"{other.name} {other.shapes} cannot be run under the pattern of {item.name} {item.shapes}: "
+            "they must have the same shape"
+        )
+    size = subject.at_once()
+    shapes = subject.shapes(item, size)
+
+    def make() -> tuple[PatternRun, onnxruntime.InferenceSession]:
+        require_channels(shapes[subject.ports[0].name], subject.ports[0])
+        found = pattern_run(*subject.planned(subject.case(shapes)), RULES, pattern)
+        model = found.model.SerializeToString()
+        return found, runtime.make_session(model, subject.providers, subject.threads)
+
+    with runtime.enough_memory():
+        run, session = subject.kept(("apop", tuple(sorted(shapes.items())), pattern), make)
+        feeds, news = subject.feeds([item], size), subject.feeds([other], size)
+        feeds |= {value.name: news[name].astype(value.dtype) for name, value in run.inputs.items()}
+        found = runtime.run(session, [run.scores, run.replayed], feeds)
+    rows = [np.asarray(scores[0], np.float32) for scores in found]
+    for row, name in zip(rows, (item.name, f"{other.name} under the pattern of {item.name}"), strict=True):
+        if not np.isfinite(row).all():
+            raise NonFiniteError(
+                f"{name}: NaN or infinity in the scores; check the preprocessing and the weights"
+            )
+    return ApopResult(item.name, other.name, pattern, (run.count, run.total), *rows)
