@@ -5,6 +5,7 @@ The pattern of one input is recorded, and the network is run on another one with
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -80,39 +81,63 @@ def pattern_results(
             "or one for all"
         )
     for index, item in enumerate(items):
-        yield under_pattern(subject, item, others[index if len(others) > 1 else 0], pattern)
+        key = ("apop", tuple(sorted(item.shapes.items())), pattern)
+        session = subject.kept(key, partial(pattern_session, subject, item, pattern))
+        yield session(item, others[index if len(others) > 1 else 0])
 
 
-def under_pattern(subject: Subject, item: Item, other: Item, pattern: Pattern) -> ApopResult:
-    """One input run under the pattern of another.
+@dataclass(frozen=True, eq=False)
+class PatternSession:
+    """A session that runs inputs of one shape under the pattern of others.
+
+    Attributes:
+        subject: the model.
+        pattern: what is held fixed.
+        run: the compiled model.
+        session: of that model.
+    """
+
+    subject: Subject
+    pattern: Pattern
+    run: PatternRun
+    session: onnxruntime.InferenceSession
+
+    def __call__(self, item: Item, other: Item) -> ApopResult:
+        """`other` under the pattern of `item`.
+
+        Raises:
+            ShapeError: if their shapes differ.
+            NonFiniteError: if the scores are not finite.
+        """
+        if item.shapes != other.shapes:
+            raise ShapeError(
+                f"{other.name} {other.shapes} cannot be run under the pattern of {item.name} {item.shapes}: "
+                "they must have the same shape"
+            )
+        size = self.subject.at_once()
+        feeds, news = self.subject.feeds([item], size), self.subject.feeds([other], size)
+        feeds |= {value.name: news[name].astype(value.dtype) for name, value in self.run.inputs.items()}
+        found = runtime.run(self.session, [self.run.scores, self.run.replayed], feeds)
+        rows = [np.asarray(scores[0], np.float32) for scores in found]
+        for row, name in zip(
+            rows, (item.name, f"{other.name} under the pattern of {item.name}"), strict=True
+        ):
+            if not np.isfinite(row).all():
+                raise NonFiniteError(
+                    f"{name}: NaN or infinity in the scores; check the preprocessing and the weights"
+                )
+        return ApopResult(item.name, other.name, self.pattern, (self.run.count, self.run.total), *rows)
+
+
+def pattern_session(subject: Subject, item: Item, pattern: Pattern) -> PatternSession:
+    """For inputs such as this one.
 
     Raises:
-        ShapeError: if their shapes differ.
-        NonFiniteError: if the scores are not finite.
+        UnsupportedOpError, UnsupportedCaseError: what is crossed has no rule.
     """
-    if item.shapes != other.shapes:
-        raise ShapeError(
-            f"{other.name} {other.shapes} cannot be run under the pattern of {item.name} {item.shapes}: "
-            "they must have the same shape"
-        )
-    size = subject.at_once()
-    shapes = subject.shapes(item, size)
-
-    def make() -> tuple[PatternRun, onnxruntime.InferenceSession]:
-        require_channels(shapes[subject.ports[0].name], subject.ports[0])
-        found = pattern_run(*subject.planned(subject.case(shapes)), RULES, pattern)
-        model = found.model.SerializeToString()
-        return found, runtime.make_session(model, subject.providers, subject.threads)
-
+    shapes = subject.shapes(item, subject.at_once())
+    require_channels(shapes[subject.ports[0].name], subject.ports[0])
     with runtime.enough_memory():
-        run, session = subject.kept(("apop", tuple(sorted(shapes.items())), pattern), make)
-        feeds, news = subject.feeds([item], size), subject.feeds([other], size)
-        feeds |= {value.name: news[name].astype(value.dtype) for name, value in run.inputs.items()}
-        found = runtime.run(session, [run.scores, run.replayed], feeds)
-    rows = [np.asarray(scores[0], np.float32) for scores in found]
-    for row, name in zip(rows, (item.name, f"{other.name} under the pattern of {item.name}"), strict=True):
-        if not np.isfinite(row).all():
-            raise NonFiniteError(
-                f"{name}: NaN or infinity in the scores; check the preprocessing and the weights"
-            )
-    return ApopResult(item.name, other.name, pattern, (run.count, run.total), *rows)
+        made = pattern_run(*subject.planned(subject.case(shapes)), RULES, pattern)
+        session = runtime.make_session(made.model.SerializeToString(), subject.providers, subject.threads)
+    return PatternSession(subject, pattern, made, session)
