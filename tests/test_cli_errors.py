@@ -170,10 +170,10 @@ def cut_photo(folder: Path) -> list[Path]:
             lambda folder: [folder / "none.png"],
             "none.png: there is no such file. Check the spelling and the folder.",
         ),
-        (lambda folder: [folder], " is a folder, not an image. Check the spelling and the folder."),
+        (lambda folder: [folder], " is a folder without photos (avif, bmp, gif, jp2, jpeg, jpg, png, tif"),
         (
-            lambda folder: [photo(folder / "a.png"), folder / "b.png", folder],
-            "2 of 3 images are not there:\n  {0}/b.png\n  {0} is a folder",
+            lambda folder: [photo(folder / "a.png"), folder / "b.png", folder / "c"],
+            "2 of 3 images are not there:\n  {0}/b.png\n  {0}/c",
         ),
     ],
 )
