@@ -41,10 +41,7 @@ def picture(subject: Subject, table: ApopTable) -> bytes:
         _text(
             figure, (left, 1 - 0.42 / height), title, width - 2 * _MARGIN, size=15, weight="bold", color=_INK
         )
-        said = (
-            "The network runs on the picture shown, under the exact pattern of the photo on the left. Bars: its five "
-            "best classes; green: the class that it saw in the photo."
-        )
+        said = "Run on the picture shown, under the exact pattern of the photo on the left. Green: the photo's class."
         if examples:
             _text(figure, (left, 1 - 0.72 / height), said, width - 2 * _MARGIN, size=10, color=_MUTED)
         for row, example in enumerate(examples):
@@ -112,9 +109,7 @@ def _chart(figure: Any, table: ApopTable, kinds: list[str]) -> None:
         at = [group - 0.43 + (number + 0.5) * step for group in range(len(kinds))]
         cells = [table.cells[kind, pattern] for kind in kinds]
         axes.bar(at, [100 * c.top5 / c.count for c in cells], width=0.92 * step, color=colour, alpha=0.25)
-        layers, total = table.layers[pattern]
-        name = f"{pattern} ({layers} of {total} layers)"
-        axes.bar(at, [100 * c.top1 / c.count for c in cells], width=0.92 * step, color=colour, label=name)
+        axes.bar(at, [100 * c.top1 / c.count for c in cells], width=0.92 * step, color=colour, label=pattern)
     axes.set_xticks(range(len(kinds)), kinds, fontsize=10)
     axes.set_ylim(0, 100)
     axes.set_yticks([0, 50, 100], ["0", "50", "100 %"], fontsize=9, color=_MUTED)

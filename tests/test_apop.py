@@ -217,6 +217,7 @@ def test_grown_networks_reproduce_themselves_and_are_affine_under_a_pattern() ->
                 case.model, layout=case.layouts, providers="cpu", threads=1, preprocess=np.asarray
             )
             itself = explainer.apop([case.feeds], [case.feeds])
+            itself += explainer.apop([case.feeds], [case.feeds], pattern="active", layers=0.5)
         except SrdOnnxError as error:
             outcomes.append(type(error).__name__)
             return
