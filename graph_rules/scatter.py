@@ -22,6 +22,7 @@ from graph_rules.registry import cotangent, rule, varying
 from graph_rules.scatter_reduced import reduced_bias, reduced_vjp
 from srd_onnx.emit import Emitter
 from srd_onnx.ir import Array, Node
+from srd_onnx.replay import again
 from srd_onnx.roles import Axes, Role, Roles
 from srd_onnx.rule import Flows
 
@@ -245,6 +246,7 @@ def _cache_rest(emit: Emitter, node: Node) -> str | None:
     spread=_cache_spread,
     bias=_cache_rest,
     lossy=_lossy,
+    replay=again,
 )
 def tensor_scatter(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """To the update ``g`` where it was written; to the cache ``g``, zero there. The indices are the pattern."""
