@@ -112,8 +112,7 @@ class _Replay:
 
     def __init__(self, plan: Plan, rules: RuleTable, pattern: Pattern) -> None:
         self.plan, self.pattern = plan, pattern
-        # What is hidden by a mask of -inf is found by looking at a cotangent, and a replay has none.
-        self.emit = Emitter(plan.graph, plan.roles, masked=False, prefix="replay")
+        self.emit = Emitter(plan.graph, plan.roles, prefix="replay")
         self.steps = {step.node.name: step for step in plan.steps}
         read = {step.node.input(i).name for step in plan.steps for i in step.carriers} | {plan.target.name}
         self.replayer = Replayer(self.emit, rules, frozenset(read), plan.target.dtype)

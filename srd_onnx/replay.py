@@ -93,9 +93,9 @@ class Replayer:
         linear, kept = _depending(emit.nodes[before:], known)
         emit.nodes[before:] = kept
         arrived: defaultdict[str, list[str]] = defaultdict(list)
-        for flow, new in zip(flows, news, strict=True):
-            if flow is not None and new is not None:
-                arrived[flow].append(new)
+        for value, flow, new in zip(node.inputs, flows, news, strict=True):
+            if value is not None and flow is not None and new is not None:
+                arrived[flow].append(self._unmasked(value, new) if rule.nonlinear else new)
         self._back(_read(emit, linear, known), known, arrived)
         outputs: list[str | None] = []
         for seed, bias in zip(seeds, biases(emit, rule, node), strict=True):
@@ -105,6 +105,13 @@ class Replayer:
             part = emit.sum(arrived[seed.name] or [emit.zeros(seed.shape, seed.dtype)])
             outputs.append(part if bias is None else emit("Add", part, bias))
         return outputs
+
+    def _unmasked(self, value: Value, new: str) -> str:
+        """0 for -inf, a score under a mask: nonlinear operators have no slope there, and 0 times infinity is none."""
+        if not self.emit.masked or not value.is_float:
+            return new
+        hidden = self.emit("Equal", new, self.emit.like(value, -np.inf))
+        return self.emit("Where", hidden, self.emit.like(value, 0.0), new)
 
     def _seed(self, value: Value | None) -> Value | None:
         """A name for the cotangent of an output, of which the VJP is written and which nothing computes."""
