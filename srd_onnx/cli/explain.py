@@ -2,14 +2,14 @@
 
 import contextlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from srd_onnx.cli import preprocessing
-from srd_onnx.cli.console import error, note, stderr, warning, write_json
+from srd_onnx.cli.console import error, note, warning, write_json
 from srd_onnx.cli.options import (
     DEFAULT,
     BiasOption,
@@ -24,17 +24,25 @@ from srd_onnx.cli.options import (
     layout_of,
     targets_of,
 )
+from srd_onnx.cli.photos import (
+    ChannelOrderOption,
+    CropOption,
+    LabelsOption,
+    MeanOption,
+    PreprocessOption,
+    ProviderOption,
+    ResizeOption,
+    ScaleOption,
+    StdOption,
+    expanded,
+    progress,
+    settle_preprocessing,
+)
 from srd_onnx.errors import InputError, SrdOnnxError
 
 if TYPE_CHECKING:
     from srd_onnx.cli.record import Record
     from srd_onnx.explainer import Explainer
-
-_PHOTO = "How a photo becomes the model's input: x = (pixel · scale − mean) / std"
-
-
-def _photo(name: str, metavar: str, help_text: str) -> Any:
-    return typer.Option(name, metavar=metavar, help=help_text, show_default=False, rich_help_panel=_PHOTO)
 
 
 def explain(
@@ -42,7 +50,9 @@ def explain(
     model: ModelArgument,
     images: Annotated[
         list[Path],
-        typer.Argument(metavar="IMAGE", help="Photos: PNG, JPEG, WebP, ...", show_default=False),
+        typer.Argument(
+            metavar="IMAGE", help="Photos: PNG, JPEG, WebP, ...; or folders of them.", show_default=False
+        ),
     ],
     target: Annotated[
         list[str] | None,
@@ -64,29 +74,15 @@ def explain(
     sign: SignOption = None,
     bias: BiasOption = None,
     layout: LayoutOption = None,
-    preprocess: Annotated[
-        Path | None,
-        _photo("--preprocess", "FILE.toml", "All of it from a file; single options replace its values."),
-    ] = None,
-    resize: Annotated[
-        str | None, _photo("--resize", "N|HxW|none", "The short side, or the exact size.")
-    ] = None,
-    crop: Annotated[str | None, _photo("--crop", "N|HxW|none", "The centre that is kept.")] = None,
-    scale: Annotated[str | None, _photo("--scale", "S", "Such as 1/255.")] = None,
-    mean: Annotated[str | None, _photo("--mean", "A[,B,C]", "One value, or one per channel.")] = None,
-    std: Annotated[str | None, _photo("--std", "A[,B,C]", "One value, or one per channel.")] = None,
-    channel_order: Annotated[
-        str | None, _photo("--channel-order", "RGB|BGR|GRAY", "Of the model's input.")
-    ] = None,
-    labels: Annotated[
-        Path | None,
-        typer.Option(
-            "--labels", metavar="FILE", help="Class names: one per line, or JSON.", show_default=False
-        ),
-    ] = None,
-    provider: Annotated[
-        str, typer.Option("--provider", metavar="auto|cuda|cpu", help="auto: CUDA where it works.")
-    ] = "auto",
+    preprocess: PreprocessOption = None,
+    resize: ResizeOption = None,
+    crop: CropOption = None,
+    scale: ScaleOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    channel_order: ChannelOrderOption = None,
+    labels: LabelsOption = None,
+    provider: ProviderOption = "auto",
     json: JsonOption = False,
 ) -> None:
     """Explain what MODEL sees in each IMAGE: a picture, the numbers, and explanations.json.
@@ -99,6 +95,7 @@ def explain(
     given = preprocessing.parsed(
         resize=resize, crop=crop, scale=scale, mean=mean, std=std, channel_order=channel_order
     )
+    images = expanded(images)
     existing(images)
     usable(out)
     explainer = explainer_for(
@@ -113,28 +110,11 @@ def explain(
         providers=provider,
     )
     record = Record(out, sys.argv)
-    assumed = _settle_preprocessing(explainer, preprocess, given)
+    assumed = settle_preprocessing(explainer, preprocess, given)
     photos = any(image.suffix.lower() not in ARRAY_FILES for image in images)
     _announce(explainer, record, assumed if photos else ())
     _explain_all(explainer, images, targets_of(target), record)
     _report(record, len(images), json=json)
-
-
-def _settle_preprocessing(
-    explainer: "Explainer", file: Path | None, given: preprocessing.Given
-) -> tuple[str, ...]:
-    """Give the explainer what the file, the zoo or a guess says, under the single options; what is a guess."""
-    from srd_onnx.preprocess import Preprocess, preprocess_from_toml
-
-    base = preprocess_from_toml(file) if file is not None else explainer.preprocess
-    if not isinstance(base, Preprocess):
-        raise TypeError("the explainer has a preprocessing of its own")
-    if file is None and explainer.preprocess_assumed:
-        explainer.preprocess, assumed = preprocessing.guessed(base, given)
-    else:
-        explainer.preprocess, assumed = preprocessing.completed(base, given), ()
-    explainer.preprocess_assumed = bool(assumed)
-    return assumed
 
 
 def _announce(explainer: "Explainer", record: "Record", assumed: Sequence[str]) -> None:
@@ -154,7 +134,7 @@ def _explain_all(
     names = unique_names(images, record.folder)
     done = 0
     try:
-        with _progress(len(images)) as advance:
+        with progress("explaining", len(images)) as advance:
             for image, name in zip(images, names, strict=True):
                 _explain_one(explainer, image, targets, name, record)
                 done += 1
@@ -186,20 +166,6 @@ def _explain_one(
                 record.note(text)
     except InputError as problem:  # of this image; what is wrong with the model or an option ends the run
         record.fail(image, problem)
-
-
-@contextlib.contextmanager
-def _progress(count: int) -> Iterator[Any]:
-    console = stderr()
-    if count < 2 or not console.is_terminal:
-        yield lambda: None
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("explaining"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("", total=count)
-        yield lambda: bar.advance(task)
 
 
 def _report(record: "Record", count: int, *, json: bool) -> None:

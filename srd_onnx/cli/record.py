@@ -104,10 +104,9 @@ def existing(images: Sequence[Path]) -> None:
 
     Raises: ImageError naming every path that is no file.
     """
-    bad = [f"{path} is a folder" if path.is_dir() else f"{path}" for path in images if not path.is_file()]
+    bad = [str(path) for path in images if not path.is_file()]
     if len(bad) == 1:
-        tail = ", not an image" if bad[0].endswith("is a folder") else ": there is no such file"
-        raise ImageError(f"{bad[0]}{tail}. Check the spelling and the folder.")
+        raise ImageError(f"{bad[0]}: there is no such file. Check the spelling and the folder.")
     if bad:
         raise ImageError(
             "\n".join([f"{len(bad)} of {len(images)} images are not there:", *(f"  {b}" for b in bad)])
