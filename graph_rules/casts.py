@@ -5,6 +5,7 @@ from onnx import helper
 from graph_rules.registry import always, cotangent, moved, rule, same, to_first, varying
 from srd_onnx.emit import Emitter
 from srd_onnx.ir import Node
+from srd_onnx.replay import again
 from srd_onnx.roles import Axes, Role, Roles
 from srd_onnx.rule import Flows
 
@@ -36,6 +37,7 @@ def _cast_carriers(node: Node, roles: Roles) -> tuple[int, ...]:
     spread=_cast_spread,
     carriers=_cast_carriers,
     head="view",
+    replay=again,
 )
 def cast(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``g`` in the other precision; from integers too (a uint8 picture), but not to them."""

@@ -14,6 +14,7 @@ from graph_rules.registry import cotangent, varying
 from srd_onnx.emit import Emitter
 from srd_onnx.errors import LayoutError
 from srd_onnx.ir import Node, Value
+from srd_onnx.replay import again
 from srd_onnx.roles import Axes, Role, Roles
 from srd_onnx.rule import Flows
 
@@ -118,12 +119,22 @@ def flowing(emit: Emitter, node: Node, c: Contraction) -> tuple[int, ...]:
     return varying(node, emit.roles) if emit.tangent else contraction_carriers(node, emit.roles, c)
 
 
+def _sharing(node: Node, roles: Roles, c: Contraction) -> int:
+    """How many factors carry."""
+    return sum(i < len(c.terms) for i in contraction_carriers(node, roles, c))
+
+
 def halved(emit: Emitter, node: Node, c: Contraction, flow: str) -> str:
     """Under a fixed pattern k factors that carry have 1/k of the product each."""
-    count = sum(i < len(c.terms) for i in contraction_carriers(node, emit.roles, c))
+    count = _sharing(node, emit.roles, c)
     if emit.tangent or count < 2:
         return flow
     return emit("Mul", flow, emit.like(node.output(), 1.0 / count))
+
+
+def contraction_replay(emit: Emitter, node: Node, news: Flows, c: Contraction) -> Flows | None:
+    """The operator again where one factor carries."""
+    return again(emit, node, news) if _sharing(node, emit.roles, c) < 2 else None
 
 
 def contraction_routes(node: Node, roles: Roles, c: Contraction) -> bool:

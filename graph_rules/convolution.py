@@ -13,6 +13,7 @@ from graph_rules.windows import (
 from srd_onnx.emit import Emitter
 from srd_onnx.errors import ShapeError
 from srd_onnx.ir import Array, Node
+from srd_onnx.replay import again
 from srd_onnx.roles import Axes, Roles
 from srd_onnx.rule import Flows, Taps
 
@@ -74,6 +75,7 @@ def _taps(emit: Emitter, node: Node) -> Taps:
     bias=_bias,
     lossy=_lossy,
     taps=_taps,
+    replay=again,
 )
 def conv(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``g_x[i] = Σ_{o,k: o s + k d - p = i} W_k^T g[o]``: the transposed convolution, weights constant."""

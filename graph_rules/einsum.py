@@ -6,6 +6,7 @@ from graph_rules.contraction import (
     Contraction,
     Term,
     contraction_carriers,
+    contraction_replay,
     contraction_roles,
     contraction_routes,
     contraction_spread,
@@ -69,6 +70,10 @@ def _spread(emit: Emitter, node: Node, shares: Flows) -> Flows:
     return contraction_spread(emit, node, shares, _equation(node))
 
 
+def _replay(emit: Emitter, node: Node, news: Flows) -> Flows | None:
+    return contraction_replay(emit, node, news, _equation(node))
+
+
 def _to_operand(emit: Emitter, node: Node, c: Contraction, g: str, index: int) -> str:
     """The cotangent times all other factors, summed over what this factor has not; then put in its place."""
     x, y, sizes = node.input(index), node.output(), sizes_of(node, c)
@@ -97,7 +102,15 @@ def _to_operand(emit: Emitter, node: Node, c: Contraction, g: str, index: int) -
     return moved(emit, flow, have, c.terms[index], x, x.shape)
 
 
-@rule("Einsum", versions=(12, 28), roles=_roles, carriers=_carriers, routes=_routes, spread=_spread)
+@rule(
+    "Einsum",
+    versions=(12, 28),
+    roles=_roles,
+    carriers=_carriers,
+    routes=_routes,
+    spread=_spread,
+    replay=_replay,
+)
 def einsum(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``y = Σ Π x_i``: to each factor ``Σ g Π_{j≠i} x_j``, over the labels that it has not."""
     c = _equation(node)

@@ -19,6 +19,16 @@ from srd_onnx.rule import Flows
 elementwise = partial(rule, routes=always, spread=through, nonlinear=True)
 
 
+def positive(emit: Emitter, node: Node) -> str:
+    """Where the output is positive: of a rectifier, where its neurons are active."""
+    y = node.output()
+    return emit("Greater", y.name, emit.like(y, 0.0))
+
+
+# One that is 0 at 0, positive above and damped below: its neurons are on or off.
+rectifier = partial(elementwise, active=positive)
+
+
 def scaled(emit: Emitter, node: Node, cotangents: Flows, slope: str) -> Flows:
     """``g slope`` to the first input."""
     return to_first(node, emit("Mul", cotangent(cotangents, node), slope))

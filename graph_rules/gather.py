@@ -15,6 +15,7 @@ from graph_rules.axis_maps import (
 from graph_rules.registry import cotangent, moved, rule, to_first
 from srd_onnx.emit import Emitter
 from srd_onnx.ir import Array, Node
+from srd_onnx.replay import again
 from srd_onnx.roles import Axes, Role, Roles
 from srd_onnx.rule import Flows
 
@@ -112,6 +113,7 @@ def _spread(emit: Emitter, node: Node, shares: Flows) -> Flows:
     carriers=_carriers,
     routes=_routes,
     spread=_spread,
+    replay=again,
 )
 def gather(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``g_x[i] = Σ g[o] over all o with index[o] = i``. An embedding has no cotangent at its integers."""

@@ -5,6 +5,7 @@ import numpy as np
 from graph_rules.registry import always, cotangent, moved, rule, same, through, to_first, varying
 from srd_onnx.emit import Emitter
 from srd_onnx.ir import Node, Value
+from srd_onnx.replay import again
 from srd_onnx.roles import Axes, Role, Roles
 from srd_onnx.rule import Flows
 
@@ -18,6 +19,7 @@ _SHAPE_VERSIONS = (13, 21, 23, 24, 25)
     routes=always,
     spread=through,
     carriers=moved,
+    replay=again,
     head="view",
 )
 def identity(_emit: Emitter, node: Node, cotangents: Flows) -> Flows:
@@ -60,6 +62,7 @@ def _transpose_back(emit: Emitter, node: Node, flows: Flows) -> Flows:
     routes=always,
     spread=_transpose_back,
     carriers=moved,
+    replay=again,
 )
 def transpose(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``g`` with its axes in the old order."""
@@ -117,7 +120,15 @@ def _slice_spread(emit: Emitter, node: Node, shares: Flows) -> Flows:
     return to_first(node, _unslice(emit, node, cotangent(shares, node), positions=True))
 
 
-@rule("Slice", versions=(13,), roles=same, routes=always, spread=_slice_spread, carriers=moved)
+@rule(
+    "Slice",
+    versions=(13,),
+    roles=same,
+    routes=always,
+    spread=_slice_spread,
+    carriers=moved,
+    replay=again,
+)
 def slice_(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``g`` at the indices that were kept, zero elsewhere."""
     return to_first(node, _unslice(emit, node, cotangent(cotangents, node), positions=False))

@@ -6,6 +6,7 @@ from graph_rules.contraction import (
     Contraction,
     Term,
     contraction_carriers,
+    contraction_replay,
     contraction_roles,
     contraction_routes,
     contraction_spread,
@@ -52,6 +53,10 @@ def _spread(emit: Emitter, node: Node, shares: Flows) -> Flows:
     return contraction_spread(emit, node, shares, _products(node))
 
 
+def _replay(emit: Emitter, node: Node, news: Flows) -> Flows | None:
+    return contraction_replay(emit, node, news, _products(node))
+
+
 def _matrix_shape(value: Value, side: int) -> tuple[int, ...]:
     """The shape of an operand as a stack of matrices: a vector is a row on the left, a column on the right."""
     if value.rank > 1:
@@ -71,7 +76,15 @@ def _transposed(emit: Emitter, value: Value, side: int) -> str:
     return emit("Transpose", name, perm=[*range(rank - 2), rank - 1, rank - 2])
 
 
-@rule("MatMul", versions=(13,), roles=_roles, carriers=_carriers, routes=_routes, spread=_spread)
+@rule(
+    "MatMul",
+    versions=(13,),
+    roles=_roles,
+    carriers=_carriers,
+    routes=_routes,
+    spread=_spread,
+    replay=_replay,
+)
 def matmul(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``y = A B``: ``g B^T`` to A and ``A^T g`` to B, summed where they were repeated. Attention goes to the values."""
     c = _products(node)
@@ -127,6 +140,7 @@ def _gemm_factor(emit: Emitter, node: Node, g: str, side: int) -> str:
     routes=_routes,
     spread=_spread,
     bias=_gemm_bias,
+    replay=_replay,
 )
 def gemm(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``y = alpha A' B' + beta C``: ``alpha g B'^T``, ``alpha A'^T g``, transposed back; ``beta g`` to C."""

@@ -16,6 +16,7 @@ from graph_rules.windows import (
 )
 from srd_onnx.emit import Emitter
 from srd_onnx.ir import Array, Node
+from srd_onnx.replay import again
 from srd_onnx.roles import Axes, Roles
 from srd_onnx.rule import Flows, Taps
 
@@ -59,6 +60,7 @@ def _average_taps(emit: Emitter, node: Node) -> Taps:
     spread=_spread,
     lossy=_lossy,
     taps=_average_taps,
+    replay=again,
 )
 def average_pool(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``g / count`` to every input position in the window; `count_include_pad` counts the padding too."""

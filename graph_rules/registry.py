@@ -119,6 +119,8 @@ def rule(
     nonlinear: bool = False,
     taps: Callable[[Emitter, Node], Taps | None] | None = None,
     far: bool = False,
+    replay: Callable[[Emitter, Node, Flows], Flows | None] | None = None,
+    active: Callable[[Emitter, Node], str | None] | None = None,
     table: dict[OpKey, Rule] = RULES,
 ) -> Callable[[Vjp], Vjp]:
     """Register a VJP for exactly these `since_version`s of an operator; see `srd_onnx.rule.Rule` for the rest.
@@ -130,7 +132,21 @@ def rule(
     def register(vjp: Vjp) -> Vjp:
         name: Any = getattr(vjp, "__name__", op_type)
         made = Rule(
-            name, vjp, roles, carriers, routes, spread, bias, lossy, approximate, head, nonlinear, taps, far
+            name,
+            vjp,
+            roles,
+            carriers,
+            routes,
+            spread,
+            bias,
+            lossy,
+            approximate,
+            head,
+            nonlinear,
+            taps,
+            far,
+            replay,
+            active,
         )
         for since in versions:
             key = OpKey(domain, op_type, since)

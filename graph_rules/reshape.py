@@ -8,6 +8,7 @@ import numpy as np
 from graph_rules.registry import cotangent, moved, rule, to_first
 from srd_onnx.emit import Emitter
 from srd_onnx.ir import Node
+from srd_onnx.replay import again
 from srd_onnx.roles import Axes, Role, Roles
 from srd_onnx.rule import Flows
 
@@ -123,6 +124,7 @@ def _reshape_vjp(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     routes=_keeps_roles_apart,
     spread=_reshape_spread,
     carriers=moved,
+    replay=again,
     head="view",
 )
 def reshape(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
@@ -137,6 +139,7 @@ def reshape(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     routes=_keeps_roles_apart,
     spread=_reshape_spread,
     carriers=moved,
+    replay=again,
     head="view",
 )
 def flatten(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
@@ -173,6 +176,7 @@ def _unsqueezed(node: Node, roles: Roles) -> tuple[Axes]:
     routes=_keeps_roles_apart,
     spread=_reshape_spread,
     carriers=moved,
+    replay=again,
     head="view",
 )
 def squeeze(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
@@ -187,6 +191,7 @@ def squeeze(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     routes=_keeps_roles_apart,
     spread=_reshape_spread,
     carriers=moved,
+    replay=again,
     head="view",
 )
 def unsqueeze(emit: Emitter, node: Node, cotangents: Flows) -> Flows:

@@ -16,6 +16,7 @@ from graph_rules.axis_maps import (
 from graph_rules.registry import rule, same
 from srd_onnx.emit import Emitter
 from srd_onnx.ir import Array, Node
+from srd_onnx.replay import again
 from srd_onnx.roles import Axes, Roles
 from srd_onnx.rule import Flows
 
@@ -175,6 +176,7 @@ def _extrapolated(emit: Emitter, node: Node) -> str | None:
     spread=along_spread(_maps),
     bias=_extrapolated,
     lossy=along_lossy(_maps),
+    replay=again,
 )
 def resize(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``g_x = W_1^T ... W_r^T g``: the transposed interpolation along each axis."""

@@ -22,6 +22,7 @@ from graph_rules.registry import cotangent, rule, varying
 from graph_rules.scatter_reduced import reduced_bias, reduced_vjp
 from srd_onnx.emit import Emitter
 from srd_onnx.ir import Array, Node
+from srd_onnx.replay import again
 from srd_onnx.roles import Axes, Role, Roles
 from srd_onnx.rule import Flows
 
@@ -100,8 +101,20 @@ def _rest(emit: Emitter, node: Node) -> str | None:
     return emit(node.key.op_type, parts[0], node.input(1).name, parts[1], **attrs)
 
 
+def _computed_vjp(emit: Emitter, node: Node, g: str) -> Flows:
+    """With computed indices, as in the VJPs of MaxPool and TopK, what is added is read where it was put."""
+    adds, data, updates = node.attrs["reduction"] == "add", node.input(DATA), node.input(UPDATES)
+    node.require(adds or not emit.varies(data), "computed indices that replace computed data have no rule")
+    attrs = {"axis": node.attrs["axis"]} if "axis" in node.attrs else {}
+    kind = "GatherElements" if node.key.op_type == "ScatterElements" else "GatherND"
+    put = emit(kind, g, node.input(1).name, **attrs) if emit.varies(updates) else None
+    return [g if emit.varies(data) else None, None, put]
+
+
 def _vjp(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     g = cotangent(cotangents, node)
+    if node.input(1).constant is None:
+        return _computed_vjp(emit, node, g)
     if node.attrs["reduction"] not in ("none", "add"):
         return reduced_vjp(emit, node, g, _places(node))
     return element_vjp(emit, node, g, _maps)
@@ -233,6 +246,7 @@ def _cache_rest(emit: Emitter, node: Node) -> str | None:
     spread=_cache_spread,
     bias=_cache_rest,
     lossy=_lossy,
+    replay=again,
 )
 def tensor_scatter(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """To the update ``g`` where it was written; to the cache ``g``, zero there. The indices are the pattern."""

@@ -5,7 +5,7 @@ A gated one, `v h(v)`, is frozen with its gate: the secant is `h(v)`.
 
 import math
 
-from graph_rules.frozen import elementwise, ratio, scaled, secant, unless_masked
+from graph_rules.frozen import elementwise, ratio, rectifier, scaled, secant, unless_masked
 from graph_rules.registry import activation, bounded, gate
 from srd_onnx.emit import Emitter
 from srd_onnx.ir import Node
@@ -54,21 +54,21 @@ def _exponential_slope(emit: Emitter, node: Node, scale: float, stretch: float, 
     return emit("Where", emit("Less", v.name, emit.like(v, 0.0)), slope, emit.like(v, above))
 
 
-@elementwise("Elu", versions=(6, 22), roles=activation)
+@rectifier("Elu", versions=(6, 22), roles=activation)
 def elu(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``g`` where v >= 0; elsewhere ``g (y + alpha)``, frozen: ``g y / v``."""
     slope = _exponential_slope(emit, node, node.attrs["alpha"], 1.0, 1.0)
     return scaled(emit, node, cotangents, slope)
 
 
-@elementwise("Selu", versions=(6, 22), roles=activation)
+@rectifier("Selu", versions=(6, 22), roles=activation)
 def selu(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``g gamma`` where v >= 0; elsewhere ``g (y + gamma alpha)``, frozen: ``g y / v``."""
     gamma, alpha = node.attrs["gamma"], node.attrs["alpha"]
     return scaled(emit, node, cotangents, _exponential_slope(emit, node, gamma * alpha, 1.0, gamma))
 
 
-@elementwise("Celu", versions=(12, 28), roles=activation)
+@rectifier("Celu", versions=(12, 28), roles=activation)
 def celu(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``g`` where v >= 0; elsewhere ``g (y + alpha) / alpha``, frozen: ``g y / v``."""
     alpha = node.attrs["alpha"]
@@ -115,14 +115,14 @@ def _gelu_derivative(emit: Emitter, node: Node) -> str:
     return emit("Add", half, emit("Mul", v.name, bell))
 
 
-@elementwise("Gelu", versions=(20,), roles=activation)
+@rectifier("Gelu", versions=(20,), roles=activation)
 def gelu(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``g (Phi(v) + v phi(v))``; frozen: ``g Phi(v)``. Both forms, each with its own Phi."""
     slope = _gelu_derivative(emit, node) if emit.tangent else _gate_of(emit, node, 0.5)
     return scaled(emit, node, cotangents, slope)
 
 
-@elementwise("Mish", versions=(18, 22), roles=activation)
+@rectifier("Mish", versions=(18, 22), roles=activation)
 def mish(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``g (t + v (1 - t²) sigmoid(v))`` with ``t = tanh(softplus(v))``; frozen: ``g t``."""
     v = node.input(0)
@@ -135,7 +135,7 @@ def mish(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     return scaled(emit, node, cotangents, slope)
 
 
-@elementwise("Swish", versions=(24,), roles=activation)
+@rectifier("Swish", versions=(24,), roles=activation)
 def swish(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``g (s + alpha y (1 - s))`` with ``s = sigmoid(alpha v)``; frozen: ``g s``."""
     v, y, alpha = node.input(0), node.output(), node.attrs["alpha"]

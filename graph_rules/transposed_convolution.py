@@ -10,6 +10,7 @@ from graph_rules.windows import window_roles
 from srd_onnx.emit import Emitter
 from srd_onnx.errors import ShapeError
 from srd_onnx.ir import Array, Node
+from srd_onnx.replay import again
 from srd_onnx.roles import Axes, Roles
 from srd_onnx.rule import Flows
 
@@ -127,6 +128,7 @@ def _lossy(node: Node) -> bool:
     spread=_spread,
     bias=_bias,
     lossy=_lossy,
+    replay=again,
 )
 def conv_transpose(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``g_x[i] = Σ_k W_k g[i s - p + k d]``: a plain convolution with the same weights, which are constant."""

@@ -20,7 +20,7 @@ def exposed(forward: ModelProto, values: Sequence[Value]) -> ModelProto:
     model.CopyFrom(forward)
     del model.graph.output[:]
     for value in values:
-        model.graph.output.append(_info(value.name, value.dtype, value.shape))
+        model.graph.output.append(tensor_info(value.name, value.dtype, value.shape))
     return model
 
 
@@ -47,7 +47,7 @@ def combined(forward: ModelProto, backward: Backward, outputs: Mapping[str, tupl
         UnsupportedCaseError: if a tensor of the model has one of the new names.
     """
     seed_input = TARGET if backward.seeded.chosen else DIRECTION
-    _require_free(forward, [seed_input, *outputs])
+    require_free(forward, [seed_input, *outputs])
     model = ModelProto()
     model.CopyFrom(forward)
     del model.metadata_props[:]
@@ -60,10 +60,10 @@ def combined(forward: ModelProto, backward: Backward, outputs: Mapping[str, tupl
         graph.input.append(helper.make_tensor_value_info(TARGET, TensorProto.INT64, [batch]))
         graph.initializer.append(numpy_helper.from_array(np.full(batch, TOP_CLASS, np.int64), TARGET))
     else:
-        graph.input.append(_info(DIRECTION, backward.seeded.dtype, backward.seeded.shape))
+        graph.input.append(tensor_info(DIRECTION, backward.seeded.dtype, backward.seeded.shape))
     for name, (tensor, value) in outputs.items():
         graph.node.append(helper.make_node("Identity", [tensor], [name], name=f"srd/output/{name}"))
-        graph.output.append(_info(name, value.dtype, value.shape))
+        graph.output.append(tensor_info(name, value.dtype, value.shape))
     return model
 
 
@@ -85,7 +85,12 @@ def pruned(model: ModelProto) -> ModelProto:
     return model
 
 
-def _require_free(forward: ModelProto, wanted: Sequence[str]) -> None:
+def require_free(forward: ModelProto, wanted: Sequence[str]) -> None:
+    """Refuse a model that has a tensor of one of these names.
+
+    Raises:
+        UnsupportedCaseError: naming it.
+    """
     graph = forward.graph
     taken = {v.name for v in [*graph.input, *graph.output, *graph.initializer]}
     taken.update(name for node in graph.node for name in node.output)
@@ -96,5 +101,6 @@ def _require_free(forward: ModelProto, wanted: Sequence[str]) -> None:
         )
 
 
-def _info(name: str, dtype: np.dtype, shape: Sequence[int]) -> onnx.ValueInfoProto:
+def tensor_info(name: str, dtype: np.dtype, shape: Sequence[int]) -> onnx.ValueInfoProto:
+    """An input or output of a model."""
     return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(dtype), list(shape))

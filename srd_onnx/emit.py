@@ -1,5 +1,6 @@
 """`Emitter` makes the backward nodes: every one carries its origin, and equal ones are made once."""
 
+import copy
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,8 @@ class Emitter:
         prefix: of the names of what it makes.
         masked: numbers may be infinite where nothing flows (scores under a mask); by default where a constant of the
             graph is, or a sum of few such constants would be.
+        forward: every tensor of the forward graph, constants included, by name.
+        opset: of the forward graph, and of what is emitted.
     """
 
     def __init__(
@@ -44,11 +47,10 @@ class Emitter:
         self.masked = graph.masked if masked is None else masked
         self.nodes: list[NodeProto] = []
         self.initializers: list[TensorProto] = []
-        self._values = graph.values
         self._repeated: dict[str, tuple[str, tuple[int, ...]]] = {}
-        self._taken = {value.name for node in graph.nodes for value in node.inputs if value} | set(
-            self._values
-        )
+        self.forward = {v.name: v for node in graph.nodes for v in node.inputs if v} | graph.values
+        self.opset = graph.opset
+        self._taken = set(self.forward)
         self._made: dict[Any, tuple[str, ...]] = {}
         self._origin = ("", "")
 
@@ -59,6 +61,12 @@ class Emitter:
         yield
         self._origin = before
 
+    def view(self, roles: Roles, *, tangent: bool) -> "Emitter":
+        """The same emitter, into which goes what is emitted, for a graph with other roles."""
+        other = copy.copy(self)
+        other.roles, other.tangent = roles, tangent
+        return other
+
     def __call__(self, op_type: str, *inputs: str, **attrs: Any) -> str:
         """Emit a node with one output and give that output's name."""
         return self.many(op_type, *inputs, outputs=1, **attrs)[0]
@@ -67,7 +75,7 @@ class Emitter:
         """Emit a node with several outputs and give their names."""
         key = (op_type, inputs, outputs, tuple(sorted((k, _hashable(v)) for k, v in attrs.items())))
         if key not in self._made:
-            names = tuple(self._fresh(op_type) for _ in range(outputs))
+            names = tuple(self.fresh(op_type) for _ in range(outputs))
             node = helper.make_node(op_type, inputs, names, name=names[0], **attrs)
             for prop, text in zip((FORWARD_NODE, RULE), self._origin, strict=True):
                 node.metadata_props.add(key=prop, value=text)
@@ -87,7 +95,7 @@ class Emitter:
         array = array.reshape(np.shape(data))  # ascontiguousarray turns a scalar into a vector
         key = ("const", array.dtype.str, array.shape, array.tobytes())
         if key not in self._made:
-            name = self._fresh("const")
+            name = self.fresh("const")
             self.initializers.append(numpy_helper.from_array(array, name))
             self._made[key] = (name,)
         return self._made[key][0]
@@ -96,7 +104,8 @@ class Emitter:
         """An int64 vector: shapes, axes, pads."""
         return self.const(np.asarray(data, np.int64))
 
-    def _fresh(self, hint: str) -> str:
+    def fresh(self, hint: str) -> str:
+        """A name that no tensor has yet."""
         name = f"{self._prefix}/{hint}_{len(self._taken)}"
         while name in self._taken:
             name += "_"

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from graph_rules import EXPANSIONS, RULES
 from srd_onnx import runtime
+from srd_onnx.apop import ApopResult, pattern_results
 from srd_onnx.decision import Decision, decisions
 from srd_onnx.describe import describe
 from srd_onnx.engine import (
@@ -29,6 +30,7 @@ from srd_onnx.inputs import (
 )
 from srd_onnx.inside import each_erf, each_preactivations, each_ratios, listed
 from srd_onnx.layers import Layer
+from srd_onnx.pattern_run import Kind, Pattern
 from srd_onnx.ratios import LayerRatios
 from srd_onnx.roles import Role
 from srd_onnx.runs import SEVERAL, Ready, Run, Way, make_several, make_single
@@ -159,6 +161,29 @@ class Explainer(Subject):
     def layers(self) -> list[Layer]:
         """The layers that relevance crosses, from the input to the target, for `input_shape`."""
         return listed(self)
+
+    def apop(
+        self,
+        pattern_from: Sources,
+        run_on: Sources,
+        *,
+        pattern: Kind = "exact",
+        layers: int | float | None = None,
+    ) -> list[ApopResult]:
+        """Activation-pattern-only prediction: `run_on` under the activation pattern of `pattern_from`.
+
+        Args:
+            pattern_from: inputs, as for `explain`, of which the patterns are.
+            run_on: one input for each of them, or one for all.
+            pattern: what of it is held fixed, "exact" or "active", see `Pattern`.
+            layers: the first so many nonlinear layers alone (a float: this part of them).
+
+        Raises:
+            InputError: the data does not fit the model, or the two do not fit each other.
+            OptionError: there is no such pattern.
+            UnsupportedOpError, UnsupportedCaseError: what lies between input and scores has no rule.
+        """
+        return list(pattern_results(self, pattern_from, run_on, Pattern(pattern, layers)))
 
     def preactivations(self, inputs: Sources, names: str | Sequence[str] | None = None) -> dict[str, Array]:
         """Inner tensors of the graph, by name: the augmented outputs.

@@ -59,6 +59,11 @@ class Rule:
         taps: emits the numerators of the sharing ratios of one output position after the other, where that is cheaper
             than a VJP for each set of output positions that share no input position; None where it is not.
         far: true if the VJP may reach input positions that `spread` does not (places that are computed).
+        replay: emits the outputs under the fixed pattern for new operands (names where an input carries, None where it
+            stays what it is in the pattern run), the bias included. None, as also its result may be where it covers
+            only some uses: the engine transposes the VJP, see `srd_onnx.replay`.
+        active: of a rectifier, emits where its neurons are active (bool, shaped like the output); None where this use
+            of the operator is none.
     """
 
     name: str
@@ -74,6 +79,8 @@ class Rule:
     nonlinear: bool
     taps: Callable[[Emitter, Node], Taps | None] | None
     far: bool
+    replay: Callable[[Emitter, Node, Flows], Flows | None] | None
+    active: Callable[[Emitter, Node], str | None] | None
 
 
 RuleTable = Mapping[OpKey, Rule]

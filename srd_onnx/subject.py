@@ -126,15 +126,19 @@ class Subject:
 
     def chunks(self, inputs: Sources, batch_size: int) -> Iterator[tuple[list[Item], int]]:
         """Items of the same shapes, and how many the model takes at once."""
-        fixed = [port.declared[0] for port in self.ports if port.has_batch and port.declared[0]]
-        size = fixed[0] if fixed else batch_size
-        if not all(port.has_batch for port in self.ports):
-            size = 1
+        size = self.at_once(batch_size)
         for _, alike in groupby(
             read_items(inputs, self.ports, self.preprocess), key=lambda item: item.shapes
         ):
             while chunk := list(islice(alike, size)):
                 yield chunk, size
+
+    def at_once(self, batch_size: int = 1) -> int:
+        """How many inputs the model takes per run, where it leaves that open `batch_size`."""
+        fixed = [port.declared[0] for port in self.ports if port.has_batch and port.declared[0]]
+        if not all(port.has_batch for port in self.ports):
+            return 1
+        return fixed[0] if fixed else batch_size
 
     def case(
         self,

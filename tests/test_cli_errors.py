@@ -72,12 +72,11 @@ def four_channels(folder: Path) -> Path:
 
 def without_rule(folder: Path) -> Path:
     """Twice an operator that has no rule."""
-    size: dict[str, Any] = {"output_height": 8, "output_width": 8}
     nodes = (
-        helper.make_node("RoiAlign", ["input", "box", "first"], ["s"], name="the inner box", **size),
-        helper.make_node("RoiAlign", ["s", "box", "first"], ["m"], name="the outer box", **size),
+        helper.make_node("MaxRoiPool", ["input", "box"], ["s"], name="the inner box", pooled_shape=[8, 8]),
+        helper.make_node("MaxRoiPool", ["s", "box"], ["m"], name="the outer box", pooled_shape=[8, 8]),
     )
-    weights: dict[str, Any] = {"box": np.array([[0, 0, 8, 8]], np.float32), "first": np.zeros(1, np.int64)}
+    weights: dict[str, Any] = {"box": np.array([[0, 0, 0, 8, 8]], np.float32)}
     return saved(head(*nodes, weights=weights), folder / "m.onnx")
 
 
@@ -118,8 +117,8 @@ def test_operators_without_a_rule_are_all_named(tmp_path: Path) -> None:
     said = refused(
         tmp_path, [without_rule(tmp_path), photo(tmp_path / "a.png")], "2 of 4 nodes have no relevance rule:"
     )
-    assert "ai.onnx::RoiAlign v16  node 'the inner box'  (no version is covered)" in said
-    assert "ai.onnx::RoiAlign v16  node 'the outer box'  (no version is covered)" in said
+    assert "ai.onnx::MaxRoiPool v1  node 'the inner box'  (no version is covered)" in said
+    assert "ai.onnx::MaxRoiPool v1  node 'the outer box'  (no version is covered)" in said
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from srd_onnx.cli.apop import apop
 from srd_onnx.cli.check import check
 from srd_onnx.cli.compile import compile_command
 from srd_onnx.cli.console import error, note
@@ -45,6 +46,7 @@ app.command(cls=Contrasting)(layers)
 app.command()(preactivations)
 app.command()(check)
 app.command("compile")(compile_command)
+app.command()(apop)
 app.command()(models)
 
 
