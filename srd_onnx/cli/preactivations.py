@@ -10,7 +10,15 @@ from rich.table import Table
 
 from srd_onnx.cli.console import cell, error, note, stdout, write_json
 from srd_onnx.cli.opening import opened
-from srd_onnx.cli.options import ImagesArgument, JsonOption, LayoutOption, ModelArgument, layout_of
+from srd_onnx.cli.options import (
+    OUT,
+    ImagesArgument,
+    JsonOption,
+    LayoutOption,
+    ModelArgument,
+    OutOption,
+    layout_of,
+)
 from srd_onnx.cli.photos import (
     ChannelOrderOption,
     CropOption,
@@ -34,9 +42,6 @@ def preactivations(
     *,
     model: ModelArgument,
     images: ImagesArgument,
-    out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="DIR", help="Where the archives go.", show_default=False)
-    ],
     layer: Annotated[
         list[str] | None,
         typer.Option(
@@ -48,6 +53,7 @@ def preactivations(
             show_default=False,
         ),
     ] = None,
+    out: OutOption = OUT,
     layout: LayoutOption = None,
     preprocess: PreprocessOption = None,
     resize: ResizeOption = None,
