@@ -5,7 +5,7 @@ softmax of attention) is a constant and everything goes to the other operand; k 
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ from srd_onnx.errors import LayoutError
 from srd_onnx.ir import Node, Value
 from srd_onnx.replay import again
 from srd_onnx.roles import Axes, Role, Roles
-from srd_onnx.rule import Flows
+from srd_onnx.rule import Flows, Taps
 
 Term = tuple[str, ...]
 
@@ -162,6 +162,60 @@ def contraction_spread(emit: Emitter, node: Node, shares: Flows, c: Contraction)
         shape = emit.axes(x).position_shape(x)
         flows[index] = moved(emit, share, (c.out, emit.axes(y).position_shape(y)), c.term(index), x, shape)
     return flows
+
+
+def contraction_taps(emit: Emitter, node: Node, c: Contraction) -> Taps | None:
+    """``Σ W[..., j, i] <x_i, y_j>`` over the heads: attention, where a gate weighs the positions of one operand.
+
+    None where the gate does not have all positions, or there is none: then the VJP is probed.
+    """
+    carriers = contraction_carriers(node, emit.roles, c)
+    if len(c.terms) != 2 or len(carriers) != 1 or carriers[0] > 1:
+        return None
+    index, gate = carriers[0], 1 - carriers[0]
+    x, weights, y = node.input(index), node.input(gate), node.output()
+    sizes = sizes_of(node, c)
+    parts = ((c.term(index), x), (c.term(gate), weights), (c.out, y))
+    whole = all(
+        len(set(term)) == len(term) and value.shape == tuple(sizes[la] for la in term)
+        for term, value in parts
+    )
+    own = dict(zip(c.term(index), emit.axes(x).roles, strict=True))
+    made = dict(zip(c.out, emit.axes(y).roles, strict=True))
+    roles = own | made
+    outer = [label for label in c.out if made[label] is Role.BATCH]
+    places = [label for label in c.out if made[label] is Role.POSITION]
+    summed = [label for label in c.term(index) if own[label] is Role.POSITION and label not in c.out]
+    needed = {*outer, *places, *summed, *_positions(own)}
+    if not whole or not needed <= set(c.term(gate)) or not set(outer) <= set(own):
+        return None
+    letters = {label: chr(ord("a") + i) for i, label in enumerate(roles)}
+
+    def spelt(labels: Iterable[str]) -> str:
+        return "".join(letters[label] for label in labels)
+
+    alike = emit(
+        "Einsum", y.name, x.name, equation=f"{spelt(c.out)},{spelt(c.term(index))}->{spelt(c.term(gate))}"
+    )
+    weighed = emit("Mul", alike, weights.name)
+    result = [*outer, *summed, *places]
+    products = emit("Einsum", weighed, equation=f"{spelt(c.term(gate))}->{spelt(result)}")
+    taps, items = math.prod(sizes[la] for la in summed), math.prod(sizes[la] for la in outer)
+    shape = [sizes[label] for label in places]
+    grid = dict(
+        zip(
+            [*summed, *places], np.indices([sizes[la] for la in (*summed, *places)], sparse=True), strict=True
+        )
+    )
+    found = np.zeros((1,), np.int64)
+    for label in _positions(own):
+        found = found * sizes[label] + grid[label]
+    every = np.broadcast_to(found, [sizes[la] for la in (*summed, *places)]).reshape(taps, *shape)
+    return Taps(index, every, emit.reshape(products, [items, taps, *shape]))
+
+
+def _positions(roles: Mapping[str, Role]) -> list[str]:
+    return [label for label, role in roles.items() if role is Role.POSITION]
 
 
 def moved(

@@ -10,6 +10,7 @@ from graph_rules.contraction import (
     contraction_roles,
     contraction_routes,
     contraction_spread,
+    contraction_taps,
     flowing,
     halved,
     moved,
@@ -19,7 +20,7 @@ from graph_rules.registry import cotangent, rule
 from srd_onnx.emit import Emitter
 from srd_onnx.ir import Node
 from srd_onnx.roles import Axes, Roles
-from srd_onnx.rule import Flows
+from srd_onnx.rule import Flows, Taps
 
 _ELLIPSIS = "."
 
@@ -74,6 +75,10 @@ def _replay(emit: Emitter, node: Node, news: Flows) -> Flows | None:
     return contraction_replay(emit, node, news, _equation(node))
 
 
+def _taps(emit: Emitter, node: Node) -> Taps | None:
+    return contraction_taps(emit, node, _equation(node))
+
+
 def _to_operand(emit: Emitter, node: Node, c: Contraction, g: str, index: int) -> str:
     """The cotangent times all other factors, summed over what this factor has not; then put in its place."""
     x, y, sizes = node.input(index), node.output(), sizes_of(node, c)
@@ -110,6 +115,7 @@ def _to_operand(emit: Emitter, node: Node, c: Contraction, g: str, index: int) -
     routes=_routes,
     spread=_spread,
     replay=_replay,
+    taps=_taps,
 )
 def einsum(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``y = Σ Π x_i``: to each factor ``Σ g Π_{j≠i} x_j``, over the labels that it has not."""

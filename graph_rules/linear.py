@@ -10,6 +10,7 @@ from graph_rules.contraction import (
     contraction_roles,
     contraction_routes,
     contraction_spread,
+    contraction_taps,
     flowing,
     halved,
 )
@@ -17,7 +18,7 @@ from graph_rules.registry import cotangent, rule
 from srd_onnx.emit import Emitter
 from srd_onnx.ir import Node, Value
 from srd_onnx.roles import Axes, Roles
-from srd_onnx.rule import Flows
+from srd_onnx.rule import Flows, Taps
 
 
 def _products(node: Node) -> Contraction:
@@ -57,6 +58,10 @@ def _replay(emit: Emitter, node: Node, news: Flows) -> Flows | None:
     return contraction_replay(emit, node, news, _products(node))
 
 
+def _taps(emit: Emitter, node: Node) -> Taps | None:
+    return contraction_taps(emit, node, _products(node))
+
+
 def _matrix_shape(value: Value, side: int) -> tuple[int, ...]:
     """The shape of an operand as a stack of matrices: a vector is a row on the left, a column on the right."""
     if value.rank > 1:
@@ -84,6 +89,7 @@ def _transposed(emit: Emitter, value: Value, side: int) -> str:
     routes=_routes,
     spread=_spread,
     replay=_replay,
+    taps=_taps,
 )
 def matmul(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``y = A B``: ``g B^T`` to A and ``A^T g`` to B, summed where they were repeated. Attention goes to the values."""

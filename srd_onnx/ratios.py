@@ -264,7 +264,8 @@ def _emitted(
         rest = emit("Add", rest, dot(emit, value, bias, value.name))
     undirected = emit("Expand", emit("Div", rest, floor), emit.ints(shape))
     if taps is not None:
-        tapped = ((taps.operand, emit("Div", taps.products, floor)),)
+        each = emit.reshape(floor, [-1, 1, *taps.index.shape[1:]])
+        tapped = ((taps.operand, emit("Div", taps.products, each)),)
         return _Emitted(step, output, undirected, (), tapped=tapped)
     along = emit("Div", value.name, floor)
     # Where the data decides what feeds what, only single teeth are sure to share no input position.

@@ -7,7 +7,7 @@ tensor of the head has a batch axis.
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import onnxruntime
@@ -15,17 +15,15 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from srd_onnx.assemble import pruned
 from srd_onnx.backward import Head, build_head, relevance_shape
-from srd_onnx.errors import InvalidModelError
 from srd_onnx.feeds import position_shape, read_by
-from srd_onnx.ir import Array, Node
+from srd_onnx.ir import Array
 from srd_onnx.plan import Plan
 from srd_onnx.ratios import LayerRatios, RatioSession, compile_ratios, real
-from srd_onnx.roles import Role
 from srd_onnx.runtime import make_session, run
 from srd_onnx.seed import DIRECTION, TARGET
 from srd_onnx.sharing import Carried, backward, forward
 
-_AT_ONCE = 16  # targets that one run of the head takes
+AT_ONCE = 16  # targets that one run of the head takes
 _SHARE, _SEED, _SCORES, _CHOSEN, _LEDGER = "share/{}", "seed", "scores", "chosen", "ledger/{}"
 
 
@@ -74,42 +72,53 @@ class Passed:
 
 
 def compile_several(
-    plan: Plan, forward: ModelProto, providers: Sequence[str], threads: int | None, *, free: bool
+    plan: Plan,
+    forward: ModelProto,
+    providers: Sequence[str],
+    threads: int | None,
+    *,
+    free: bool,
+    wide: Plan | None = None,
 ) -> SeveralSession:
-    """Sessions for the ratios and the head of a plan."""
-    wide = _of_batch(plan, _AT_ONCE)
-    found = None if wide is None else _head_session(wide, providers, threads, free=free)
-    if found is None:
-        wide, found = None, _head_session(plan, providers, threads, free=free, last=True)
-    assert found is not None
-    session, head, reads = found
+    """Sessions for the ratios and the head of a plan.
+
+    Args:
+        plan: what relevance crosses.
+        forward: the simplified model.
+        providers: see `make_session`.
+        threads: see `make_session`.
+        free: seed with directions instead of indices.
+        wide: the plan of the same model for a batch of `AT_ONCE`, if it takes one.
+    """
+    at_once = AT_ONCE if wide is not None and _is_wider(plan, wide) else 1
+    own = wide if wide is not None and at_once > 1 else plan
+    head = build_head(own, free=free)
+    model, reads = _head_model(own, head, free=free)
     return SeveralSession(
         compile_ratios(plan, forward, providers, threads, also=reads),
-        session,
-        plan if wide is None else wide,
-        1 if wide is None else _AT_ONCE,
+        make_session(model.SerializeToString(), providers, threads),
+        own,
+        at_once,
         reads,
         tuple(name for name, _ in head.ledger),
     )
 
 
-def _head_session(
-    plan: Plan, providers: Sequence[str], threads: int | None, *, free: bool, last: bool = False
-) -> tuple[onnxruntime.InferenceSession, Head, tuple[str, ...]] | None:
-    """A session of the head; None where the shapes of a plan of several items do not fit each other.
+def _is_wider(plan: Plan, wide: Plan) -> bool:
+    """Whether the heads are the same but for the batch, tensor by tensor."""
 
-    A constant that is one item long, such as a class token, is not repeated; if it is not broadcast either, the head
-    takes one target after the other.
-    """
-    head = build_head(plan, free=free)
-    model, reads = _head_model(plan, head, free=free)
-    try:
-        session = make_session(model.SerializeToString(), providers, threads)
-    except InvalidModelError:
-        if last:
-            raise
-        return None
-    return session, head, reads
+    def tensors(one: Plan) -> dict[str, tuple[int, ...]]:
+        steps = [step for step in one.steps if "cotangent" in step.forms]
+        values = [v for step in steps for v in (*step.node.inputs, *step.node.outputs) if v is not None]
+        return {
+            v.name: v.shape[1:] for v in (*values, one.target) if v.constant is None and v.name in one.roles
+        }
+
+    def batches(one: Plan) -> set[int]:
+        return {one.graph.values[name].shape[0] for name in tensors(one)}
+
+    same = plan.boundary == wide.boundary and tensors(plan) == tensors(wide)
+    return same and batches(plan) == {1} and batches(wide) == {AT_ONCE}
 
 
 def carried(
@@ -255,36 +264,3 @@ def _head_model(plan: Plan, head: Head, *, free: bool) -> tuple[ModelProto, tupl
     opsets = [helper.make_opsetid("", plan.graph.opset)]
     model = pruned(helper.make_model(graph, opset_imports=opsets, ir_version=10))
     return model, tuple(v.name for v in moving)
-
-
-def _of_batch(plan: Plan, count: int) -> Plan | None:
-    """The plan with `count` in place of a batch of one in the head; None where a tensor there has no batch axis."""
-    steps = [step for step in plan.steps if "cotangent" in step.forms]
-    values = [v for step in steps for v in (*step.node.inputs, *step.node.outputs) if v is not None]
-    varying = {
-        v.name: v
-        for v in (*values, plan.target, *plan.sources)
-        if v.name in plan.roles and v.constant is None
-    }
-    if any(plan.roles[v.name].roles[:1] != (Role.BATCH,) or v.shape[0] != 1 for v in varying.values()):
-        return None
-    wide = {name: replace(v, shape=(count, *v.shape[1:])) for name, v in varying.items()}
-
-    def widened(node: Node) -> Node:
-        inputs = tuple(wide.get(v.name, v) if v is not None else None for v in node.inputs)
-        outputs = tuple(wide.get(v.name, v) if v is not None else None for v in node.outputs)
-        return replace(node, inputs=inputs, outputs=outputs)
-
-    graph = plan.graph
-    nodes = {node.name: widened(node) for node in graph.nodes}
-    return replace(
-        plan,
-        graph=replace(
-            graph,
-            nodes=tuple(nodes.values()),
-            inputs=tuple(wide.get(v.name, v) for v in graph.inputs),
-        ),
-        steps=tuple(replace(step, node=nodes[step.node.name]) for step in steps),
-        target=wide[plan.target.name],
-        sources=tuple(wide[v.name] for v in plan.sources),
-    )

@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 import pytest
 from hypothesis import HealthCheck, given, settings
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
 from srd_onnx import Explainer, Explanation, runs
 from srd_onnx.errors import SrdOnnxError
@@ -16,7 +16,7 @@ from srd_onnx.targets import At, Contrast, Target
 from srd_onnx.zoo import sample_photo, zoo
 from tests.attention_nets import block, multihead, windows
 from tests.fuzz_graphs import Grown, grown
-from tests.nets import small_cnn, two_nodes
+from tests.nets import model_of, small_cnn, two_nodes
 from tests.small_nets import Net, tokens
 
 EXACT = 1e-5  # relative to the largest number of the map
@@ -135,6 +135,26 @@ def test_many_elements_of_one_tensor(pass_by_pass: Any) -> None:
     targets = [At("relu2", (channel, 3, slice(2, 5))) for channel in range(6)]
     x = data(2, 3, 32, 32)
     same(make().explain(x, targets), pass_by_pass(make, x, targets))
+
+
+@pytest.mark.parametrize("batch", ["N", 1])
+def test_many_pixels_behind_a_resize(batch: str | int, pass_by_pass: Any) -> None:
+    """Its constant sizes hold for one item: the head must not take several at once."""
+    make = helper.make_node
+    nodes = [
+        make("Conv", ["input", "w"], ["small"], name="conv"),
+        make("Resize", ["small", "", "", "sizes"], ["output"], name="resize", mode="linear"),
+    ]
+    weights = {"w": data(1, 3, 3, 3), "sizes": np.array([1, 1, 12, 12], np.int64)}
+    model = model_of(nodes, weights, ([batch, 3, 8, 8], [batch, 1, 12, 12]))
+
+    def explainer() -> Explainer:
+        return Explainer(model, providers="cpu")
+
+    targets: list[Target] = [0, 13, 70, 143]
+    found = explainer().explain(data(1, 3, 8, 8), targets)
+    assert all(np.abs(one.relevance).max() > 0 for one in found)
+    same(found, pass_by_pass(explainer, data(1, 3, 8, 8), targets))
 
 
 def test_a_contrast_is_the_difference_of_its_classes() -> None:
