@@ -329,11 +329,13 @@ class Explainer(Subject):
         for name, amount in zip(result.booked, result.ledger[row], strict=True):
             ledger[name] = ledger.get(name, 0.0) + float(amount)
         maps = {name: np.asarray(array[row], np.float32) for name, array in result.relevance.items()}
-        seed, total = float(result.seed[row]), sum(float(m.sum(dtype=np.float64)) for m in maps.values())
+        seed, total = float(result.seed[row]), float(result.totals[row])
         scores = np.asarray(result.scores[row], np.float32)
         is_class = isinstance(target, int)
-        meta = describe(self, run.plan, item) | {
-            "top5": self._top(scores) if is_class or label else [],
+        if row not in run.facts:
+            top = self._top(scores) if is_class or label else []
+            run.facts[row] = describe(self, run.plan, item) | {"top5": top}
+        meta = run.facts[row] | {
             "seed_value": seed,
             "sum_relevance": total,
             "sum_ledger": sum(ledger.values()),

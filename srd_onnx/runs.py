@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -108,10 +109,17 @@ def _of_batch(model: ModelProto, case: Case, rules: RuleTable, expansions: Expan
 
 @dataclass(eq=False)
 class Run:
-    """Explains targets on the inputs that it was made with."""
+    """Explains targets on the inputs that it was made with.
+
+    Attributes:
+        ready: what was compiled.
+        feeds: the inputs.
+        facts: what is the same for all targets of an input, by its row.
+    """
 
     ready: Ready
     feeds: Mapping[str, Array]
+    facts: dict[int, dict[str, Any]] = field(default_factory=dict)
     _began: float = field(default_factory=time.perf_counter)
     _first: Result | None = None
     _ratios: tuple[tuple[LayerRatios, ...], dict[str, Array]] | None = None
@@ -162,7 +170,14 @@ class Run:
         results = []
         for t in range(len(seeds)):
             relevance = {name: maps[t] for name, maps in several.relevance.items()}
-            result = Result(relevance, several.seed[t], several.scores, several.ledger[t], several.booked)
+            result = Result(
+                relevance,
+                several.totals[t],
+                several.seed[t],
+                several.scores,
+                several.ledger[t],
+                several.booked,
+            )
             require_finite(result, ready.plan, ready.forward, self.feeds, ready.sessions.head.get_providers())
             results.append(result)
         return results

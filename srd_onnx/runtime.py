@@ -31,7 +31,6 @@ __all__ = [
     "CPU",
     "CUDA",
     "choose_providers",
-    "cores",
     "enough_memory",
     "make_session",
     "newest_ir_version",
@@ -173,20 +172,17 @@ def versions() -> dict[str, str]:
     }
 
 
-def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _options(threads: int | None, *, optimise: bool) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _FATAL_ONLY
     level = onnxruntime.GraphOptimizationLevel
     options.graph_optimization_level = level.ORT_ENABLE_ALL if optimise else level.ORT_DISABLE_ALL
-    if threads is None and cores() < (os.cpu_count() or 1):
-        # Left to itself ONNX Runtime pins a thread to every core of the machine, and in a container that
-        # may use only some of them it prints an error for each of the others.
-        threads = cores()
+    if threads is None and hasattr(os, "sched_getaffinity"):
+        allowed = len(os.sched_getaffinity(0))
+        if allowed < (os.cpu_count() or 1):
+            # Left to itself ONNX Runtime pins a thread to every core of the machine, and in a container that
+            # may use only some of them it prints an error for each of the others.
+            threads = allowed
     if threads is not None:
         options.intra_op_num_threads = threads
     return options

@@ -52,10 +52,12 @@ class SeveralSession:
 class Several:
     """What T seeds give for N items.
 
-    Shapes: relevance by input [T, N, *positions]; seed [T, N]; scores [N, K]; ledger [T, N, len(booked)].
+    Shapes: relevance by input [T, N, *positions]; totals (the sum of all maps) and seed [T, N]; scores [N, K];
+    ledger [T, N, len(booked)].
     """
 
     relevance: Mapping[str, Array]
+    totals: Array
     seed: Array
     scores: Array
     ledger: Array
@@ -191,7 +193,7 @@ def _head_of(ready: SeveralSession, found: Mapping[str, Array], seeds: Sequence[
 
 def _per_item(amount: Array, plan: Plan) -> Array:
     """[J, T] to its sums per batch item, [T, N]."""
-    summed: Array = amount.reshape(plan.batch, -1, amount.shape[1]).sum(axis=1)
+    summed: Array = amount.reshape(plan.batch, -1, amount.shape[1]).sum(axis=1, dtype=np.float64)
     return summed.T
 
 
@@ -203,10 +205,11 @@ def _assembled(
 ) -> Several:
     plan = ready.ratios.plan
     relevance = {s.name: shares[s.name].T.reshape(-1, *relevance_shape(plan, s)) for s in plan.sources}
+    totals = np.sum([_per_item(shares[s.name], plan) for s in plan.sources], axis=0)
     amounts = [*head.ledger, *(amount for _, amount in lost)]
     booked = (*ready.booked, *(name for name, _ in lost))
     ledger = np.stack(amounts, axis=-1) if booked else np.zeros((*head.seed.shape, 0), np.float32)
-    return Several(relevance, head.seed, head.scores, ledger, booked)
+    return Several(relevance, totals, head.seed, head.scores, ledger, booked)
 
 
 def scores_of(ready: SeveralSession, found: Mapping[str, Array]) -> Array:

@@ -6,11 +6,9 @@
 The share of the bias goes the way that `bias` says: spread over the positions that feed, or booked.
 """
 
-import itertools
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,10 +16,8 @@ import numpy as np
 
 from srd_onnx.ir import Array
 from srd_onnx.ratios import Incoming, LayerRatios
-from srd_onnx.runtime import cores
 
 _LOST = 1e-6  # a part of the relevance below this is rounding, not a position that nothing feeds
-_WORTH_SPLITTING = 32  # columns from which every core gets a part of them
 _DENSE = 0.2  # the share of entries from which a matrix is cheaper stored dense
 
 
@@ -49,65 +45,21 @@ def backward(
         bias: "distribute" or "ledger".
         keep: the tensors whose relevance is wanted, so that the others' memory is freed; all if left out.
     """
-    moves = [_Move.of(layer, bias) for layer in layers]
-    columns = next((array.shape[1] for array in start.values()), 0)
-    count = cores() if columns >= _WORTH_SPLITTING else 1
-    edges = [columns * i // count for i in range(count + 1)]
-    blocks = [slice(a, b) for a, b in itertools.pairwise(edges)]
-    parts: list[Carried] = []
-    with ThreadPoolExecutor(count) as pool:  # scipy's products of matrices run beside each other
-        jobs = [pool.submit(_carry, moves, {n: a[:, b] for n, a in start.items()}, keep) for b in blocks]
-        parts = [job.result() for job in jobs]
-        return parts[0] if count == 1 else _beside(parts, blocks, pool)
-
-
-@dataclass(frozen=True, eq=False)
-class _Move:
-    """A layer as matrices: for each operand [I, J], None where all stays in its place; and what is booked, [J]."""
-
-    layer: LayerRatios
-    matrices: tuple[Any, ...]
-    booked: Array | None
-
-    @staticmethod
-    def of(layer: LayerRatios, bias: str) -> "_Move":
-        matrices = tuple(
-            None if is_through(layer, one) else matrix(layer, one, bias) for one in layer.incoming
-        )
-        return _Move(layer, matrices, unplaced(layer, bias))
-
-
-def _carry(moves: Sequence[_Move], start: Mapping[str, Array], keep: Sequence[str] | None) -> Carried:
-    shares = {name: np.ascontiguousarray(array) for name, array in start.items()}
+    shares: dict[str, Array] = dict(start)
     ledger = []
-    for move in moves:
-        arrived = shares.get(move.layer.tensor)
+    for layer in layers:
+        arrived = shares.get(layer.tensor)
         if arrived is None:
             continue
-        for one, taps in zip(move.layer.incoming, move.matrices, strict=True):
-            flow = arrived if taps is None else taps @ arrived
+        for one in layer.incoming:
+            flow = arrived if is_through(layer, one) else matrix(layer, one, bias) @ arrived
             shares[one.tensor] = shares[one.tensor] + flow if one.tensor in shares else flow
-        if move.booked is not None:
-            ledger.append((move.layer.layer, move.booked[:, None] * arrived))
-        if keep is not None and move.layer.tensor not in keep:
-            del shares[move.layer.tensor]
+        booked = unplaced(layer, bias)
+        if booked is not None:
+            ledger.append((layer.layer, booked[:, None] * arrived))
+        if keep is not None and layer.tensor not in keep:
+            del shares[layer.tensor]
     return Carried(shares, tuple(ledger))
-
-
-def _beside(parts: Sequence[Carried], blocks: Sequence[slice], pool: ThreadPoolExecutor) -> Carried:
-    """The columns of several passes in one."""
-    columns = blocks[-1].stop
-    whole = {n: np.empty((len(a), columns), a.dtype) for n, a in parts[0].shares.items()}
-
-    def fill(part: Carried, block: slice) -> None:
-        for name, array in part.shares.items():
-            whole[name][:, block] = array
-
-    list(pool.map(fill, parts, blocks))
-    ledger = zip(*(part.ledger for part in parts), strict=True)
-    return Carried(
-        whole, tuple((same[0][0], np.concatenate([a for _, a in same], axis=1)) for same in ledger)
-    )
 
 
 @dataclass(frozen=True, eq=False)
