@@ -69,19 +69,19 @@ def combined(forward: ModelProto, backward: Backward, outputs: Mapping[str, tupl
 
 def pruned(model: ModelProto) -> ModelProto:
     """Without nodes and constants that no output needs; ONNX Runtime would compute them. In place."""
-    needed = {o.name for o in model.graph.output}
-    nodes = []
-    for node in reversed(model.graph.node):
-        if needed.intersection(node.output):
-            nodes.append(node)
-            needed.update(node.input)
-            inner = (attribute.g for attribute in node.attribute if attribute.HasField("g"))
-            needed.update(name for graph in inner for one in every_node(graph) for name in one.input)
-    constants = [t for t in model.graph.initializer if t.name in needed]
-    del model.graph.node[:]
-    del model.graph.initializer[:]
-    model.graph.node.extend(reversed(nodes))
-    model.graph.initializer.extend(constants)
+    graph = model.graph
+    needed = {output.name for output in graph.output}
+    for index in reversed(range(len(graph.node))):
+        node = graph.node[index]
+        if needed.isdisjoint(node.output):
+            del graph.node[index]
+            continue
+        needed.update(node.input)
+        inner = (attribute.g for attribute in node.attribute if attribute.HasField("g"))
+        needed.update(name for body in inner for one in every_node(body) for name in one.input)
+    for index in reversed(range(len(graph.initializer))):
+        if graph.initializer[index].name not in needed:
+            del graph.initializer[index]
     return model
 
 

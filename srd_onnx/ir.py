@@ -152,7 +152,10 @@ class Graph:
         """Whether a constant holds an infinite number, or one so large that a sum of four may be infinite."""
         constants = {v.name: v.constant for node in self.nodes for v in node.inputs if v is not None}
         reals = [c for c in constants.values() if c is not None and c.dtype.kind == "f"]
-        return any(bool((np.abs(c) > np.finfo(c.dtype).max / 4).any()) for c in reals)
+        ends = (
+            (float(c.max(initial=0)), float(c.min(initial=0)), float(np.finfo(c.dtype).max)) for c in reals
+        )
+        return any(high > most / 4 or low < -most / 4 for high, low, most in ends)
 
     @property
     def producers(self) -> dict[str, Node]:
