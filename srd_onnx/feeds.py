@@ -25,6 +25,7 @@ from srd_onnx.runtime import CPU, make_session, run
 
 PROBE = "probe"
 _TEETH = (1, 2, 3, 4, 5, 8, 16)  # distances between the teeth of a comb that are tried along an axis
+_MOST = 1 << 28  # elements of what is asked of one layer
 _HALF = 0.05  # of a share: how far a bit may be from 0 or 1 by rounding
 
 
@@ -113,11 +114,25 @@ def feeds_of(plan: Plan, step: Step, output: int, known: Mapping[str, Array]) ->
     flows = step.rule.spread(emit, step.node, shares)
     wanted = {i: flow for i, flow in enumerate(flows) if flow is not None and i in step.carriers}
     sizes = {i: math.prod(position_shape(plan, step.node.input(i))) for i in wanted}
-    if all(flow == PROBE for flow in wanted.values()):
+    if all(flow == PROBE and sizes[i] == math.prod(shape) for i, flow in wanted.items()):
         return {i: identity(math.prod(shape), len(shape)) for i in wanted}
     send = _sender(plan, step, emit, value, wanted, known)
     found = _probed(send, shape, sizes, plan.roles[value.name])
+    if step.rule.far:
+        require_few(step, math.prod(shape), max(sizes.values(), default=0))
     return {i: _everywhere(fed, shape) for i, fed in found.items()} if step.rule.far else found
+
+
+def require_few(step: Step, passes: int, positions: int) -> None:
+    """Refuse a node whose ratios would fill the memory.
+
+    Raises:
+        UnsupportedCaseError: naming it.
+    """
+    step.node.require(
+        passes * positions <= _MOST,
+        f"its ratios would take {passes} passes over {positions} positions; choose a smaller input",
+    )
 
 
 def _everywhere(fed: Feeds, shape: tuple[int, ...]) -> Feeds:

@@ -16,13 +16,11 @@ from onnx import ModelProto, helper
 from srd_onnx.assemble import with_outputs
 from srd_onnx.backward import biases, collapse, dot, label, tiny
 from srd_onnx.emit import Emitter
-from srd_onnx.feeds import PROBE, Feeds, even_parts, feeds_of, needed, position_shape
+from srd_onnx.feeds import PROBE, Feeds, even_parts, feeds_of, needed, position_shape, require_few
 from srd_onnx.ir import Array, Value
 from srd_onnx.plan import Plan, Step
 from srd_onnx.rule import Taps
 from srd_onnx.runtime import make_session, run
-
-_MOST_COMBS = 1 << 28  # elements of all combs of one layer
 
 
 @dataclass(frozen=True, eq=False)
@@ -297,10 +295,7 @@ def _scanned(
     value = step.node.outputs[output]
     assert value is not None
     shape = position_shape(plan, value)
-    step.node.require(
-        math.prod(comb) * math.prod(shape) <= _MOST_COMBS,
-        f"its ratios would take {math.prod(comb)} passes over {math.prod(shape)} positions; choose a smaller input",
-    )
+    require_few(step, math.prod(comb), math.prod(shape))
     colours = _colours(shape, comb)
     combs = (colours == np.arange(math.prod(comb)).reshape(-1, *[1] * len(shape))).astype(value.dtype)
     inner = Emitter(plan.graph, plan.roles, prefix=f"{along}/scan")

@@ -9,6 +9,7 @@ import pytest
 
 from graph_rules import RULES
 from srd_onnx.emit import Emitter
+from srd_onnx.errors import UnsupportedCaseError
 from srd_onnx.ir import Node, OpKey
 from srd_onnx.options import Bias
 from srd_onnx.rule import Flows, Rule, Taps
@@ -79,3 +80,11 @@ def test_the_check_notices_taps_in_the_wrong_place(case: Case) -> None:
 def test_taps_have_the_structure_that_probes_find(case: Case) -> None:
     """Without its taps the rule's VJP is probed, comb by comb, and says the same."""
     check_ratios(case, wrong_by(case, taps=None))
+
+
+@pytest.mark.parametrize("name", ["DeformConv-19-pads", "ConvTranspose-11-notset"])
+def test_ratios_that_no_memory_holds_are_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("srd_onnx.feeds._MOST", 10)
+    (case,) = (c for c in CASES if c.name == name)
+    with pytest.raises(UnsupportedCaseError, match=r"its ratios would take \d+ passes over \d+ positions"):
+        check_ratios(case, RULES)
