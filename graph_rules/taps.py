@@ -11,25 +11,39 @@ from srd_onnx.emit import Emitter
 from srd_onnx.ir import Array, Node
 from srd_onnx.rule import Taps
 
+_NARROW = 4  # how many times fewer channels than its output the input must have
+
 
 def conv_taps(emit: Emitter, node: Node, window: Window, weights: Array) -> Taps:
     """``<W_k x_k, v>``, x_k being what lies under tap k; taken as ``<x_k, W_k^T v>`` where x has fewer channels."""
     v, group = node.output(), node.attrs["group"]
     count, narrow = weights.shape[:2]
     by_tap = weights.reshape(count, narrow, -1)
+    backs = _backs(emit, v.name, by_tap, group, v.rank) if group * narrow <= count else []
     products = []
     for k, x in enumerate(under_taps(emit, node, window)):
-        tap = by_tap[:, :, k]
         if group == count and narrow == 1:  # depthwise
-            products.append(_summed(emit, emit("Mul", x, v.name), node, tap[:, 0]))
-        elif group * narrow <= count:
-            back = tap.reshape(group, count // group, narrow).transpose(0, 2, 1).reshape(group * narrow, -1)
-            there = _pointwise(emit, v.name, back, group, v.rank)
-            products.append(_summed(emit, emit("Mul", there, x), node, np.ones(group * narrow, v.dtype)))
+            products.append(_summed(emit, emit("Mul", x, v.name), node, by_tap[:, 0, k]))
+        elif backs:
+            product = emit("Mul", backs[k], x)
+            products.append(_summed(emit, product, node, np.ones(group * narrow, v.dtype)))
         else:
-            there = _pointwise(emit, x, tap, group, v.rank)
+            there = _pointwise(emit, x, by_tap[:, :, k], group, v.rank)
             products.append(_summed(emit, emit("Mul", there, v.name), node, np.ones(count, v.dtype)))
     return Taps(0, window.index(), _stacked(emit, products))
+
+
+def _backs(emit: Emitter, v: str, by_tap: Array, group: int, rank: int) -> list[str]:
+    """``W_k^T v`` for every tap k, [N, C, *result] each; of a narrow input, such as a picture, by one convolution."""
+    count, narrow, taps = by_tap.shape
+    if group == count and narrow == 1:
+        return []
+    turned = by_tap.reshape(group, count // group, narrow, taps).transpose(3, 0, 2, 1)
+    backs = turned.reshape(taps, group * narrow, count // group)
+    if group == 1 and _NARROW * narrow <= count and taps > 1:
+        every = _pointwise(emit, v, backs.reshape(-1, count), 1, rank)
+        return list(emit.many("Split", every, outputs=taps, axis=1, num_outputs=taps))
+    return [_pointwise(emit, v, back, group, rank) for back in backs]
 
 
 def average_taps(emit: Emitter, node: Node, window: Window, counts: Array) -> Taps:

@@ -45,7 +45,12 @@ class Feeds:
     comb: tuple[int, ...]
     size: int
 
-    @property
+    @cached_property
+    def placed(self) -> Array:
+        """The part of its relevance that each output position sends to some input position: float32 [J]."""
+        return np.asarray(self.parts.sum(axis=0))
+
+    @cached_property
     def is_identity(self) -> bool:
         """Whether every position is fed by the same position, wholly."""
         count = self.index.shape[1]

@@ -112,7 +112,7 @@ def selected(plan: Plan, wanted: str) -> list[str]:
             return several
     every = dict.fromkeys(name for tensor, origins in names.items() for name in (*origins, tensor))
     close = difflib.get_close_matches(wanted, every, n=3, cutoff=0.5)
-    hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
+    hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else "."
     raise UnknownTensorError(
         f"'{wanted}' is no layer that relevance crosses{hint} `srd-onnx layers MODEL` lists them."
     )

@@ -23,7 +23,7 @@ from srd_onnx.runtime import make_session, run
 from srd_onnx.seed import DIRECTION, TARGET
 from srd_onnx.sharing import Carried, backward, forward
 
-AT_ONCE = 16  # targets that one run of the head takes
+AT_ONCE = 32  # targets that one run of the head takes
 _SHARE, _SEED, _SCORES, _CHOSEN, _LEDGER = "share/{}", "seed", "scores", "chosen", "ledger/{}"
 
 

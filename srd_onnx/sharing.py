@@ -135,7 +135,7 @@ def unplaced(layer: LayerRatios, bias: str) -> Array | None:
     """
     if layer.undirected is not None and bias == "ledger":
         return layer.undirected
-    lost = 1 - np.asarray(sum(one.feeds.parts.sum(axis=0) for one in layer.incoming))
+    lost = 1 - np.asarray(sum(one.feeds.placed for one in layer.incoming))
     if layer.undirected is not None:
         lost = lost * layer.undirected
     return lost if (np.abs(lost) > _LOST).any() else None
