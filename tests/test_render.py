@@ -178,7 +178,7 @@ def test_shorten_gives_the_longest_beginning_that_fits(text: str, room: int) -> 
 
 
 @given(st.text(max_size=200))
-@settings(max_examples=300, deadline=None, derandomize=True, database=None)
+@settings(max_examples=300)
 def test_a_safe_file_name_is_one_harmless_name(text: str) -> None:
     name = safe_file_name(text)
     assert name

@@ -1,0 +1,6 @@
+"""What Hypothesis draws is the same in every run, and may take as long as a busy machine needs."""
+
+from hypothesis import settings
+
+settings.register_profile("suite", deadline=None, derandomize=True, database=None)
+settings.load_profile("suite")
