@@ -5,8 +5,8 @@ from onnx import helper
 
 from srd_onnx.crossing import Crossed
 from srd_onnx.emit import Emitter
-from srd_onnx.ir import Graph, Value
-from srd_onnx.roles import Axes
+from srd_onnx.ir import Array, Graph, Value
+from srd_onnx.roles import Axes, Role
 from srd_onnx.runtime import CPU, make_session, run
 
 
@@ -56,5 +56,12 @@ def _counted(emit: Emitter, graph: Graph, totals: dict[str, str]) -> dict[str, i
     model = helper.make_model(onnx_graph, opset_imports=[helper.make_opsetid("", graph.opset)], ir_version=10)
     session = make_session(model.SerializeToString(), [CPU])
     found = run(session, [o.name for o in outputs], {})
-    first = [array[0] if array.ndim else array for array in found]
-    return {name: int(np.count_nonzero(array)) for name, array in zip(wanted, first, strict=True)}
+    return {
+        name: int(np.count_nonzero(_first_item(array, emit.roles[name])))
+        for name, array in zip(wanted, found, strict=True)
+    }
+
+
+def _first_item(array: Array, axes: Axes) -> Array:
+    """What belongs to the first item of the batch, whose axis need not be the first (recurrent layers)."""
+    return array.take(0, axis=axes.roles.index(Role.BATCH)) if Role.BATCH in axes.roles else array

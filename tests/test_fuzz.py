@@ -243,3 +243,35 @@ def test_bytes_that_are_no_picture_are_not_taken_for_a_photo() -> None:
     model.graph.input[0].type.tensor_type.elem_type = TensorProto.UINT8
     (explained,) = Explainer(model, layout="NTC", providers="cpu").explain(np.ones((1, 7, 3), np.uint8), 0)
     assert explained.relevance.shape == (7,)
+
+
+def test_the_boundary_of_a_recurrent_layer_is_the_same_in_a_batch() -> None:
+    """Its batch is the third axis: items of the batch are no positions that the target sees."""
+    nodes = [
+        make("Transpose", ["input"], ["turned"], perm=[1, 0, 2]),
+        make("GRU", ["turned", "w", "r"], ["steps"], name="gru", hidden_size=2, direction="reverse"),
+        make("Slice", ["steps", "first", "second", "axes"], ["step"]),
+        make("Squeeze", ["step", "gone"], ["flat"]),
+        make("Gemm", ["flat", "last"], ["output"], name="gemm"),
+    ]
+    numbers = np.random.default_rng(0).standard_normal
+    weights: dict[str, Any] = {
+        "w": numbers((1, 6, 3)).astype(np.float32),
+        "r": numbers((1, 6, 2)).astype(np.float32),
+        "last": numbers((2, 4)).astype(np.float32),
+        "first": np.array([0], np.int64),
+        "second": np.array([1], np.int64),
+        "axes": np.array([0], np.int64),
+        "gone": np.array([0, 1], np.int64),
+    }
+    explainer = Explainer(
+        model_of(nodes, weights, (["N", 5, 3], ["N", 4])),
+        layout="NTC",
+        providers="cpu",
+        preprocess=np.asarray,
+    )
+    plans = [explainer.planned(explainer.case({"input": (batch, 5, 3)}))[1] for batch in (1, 2)]
+    assert [plan.boundary for plan in plans] == [("turned",), ("turned",)]
+    data = numbers((2, 5, 3)).astype(np.float32)
+    for one, other in zip(explainer.explain(data, 1), explainer.explain(data, 1, batch_size=2), strict=True):
+        np.testing.assert_allclose(one.relevance, other.relevance, rtol=0, atol=1e-6)
