@@ -19,6 +19,7 @@ from srd_onnx.feeds import position_shape, read_by
 from srd_onnx.ir import Array
 from srd_onnx.plan import Plan
 from srd_onnx.ratios import LayerRatios, RatioSession, compile_ratios, real
+from srd_onnx.roles import Role
 from srd_onnx.runtime import make_session, run
 from srd_onnx.seed import DIRECTION, TARGET
 from srd_onnx.sharing import Carried, backward, forward
@@ -146,7 +147,7 @@ def carried(
     below = backward(layers, head.start, plan.options.bias, keep)
     if watch:
         watch(Passed(plan, layers, below))
-    lost = [(name, _per_item(amount, plan)) for name, amount in below.ledger]
+    lost = [(layer.layer, _per_item(amount, plan, layer.tensor)) for layer, amount in below.ledger]
     return _assembled(ready, head, below.shares, lost)
 
 
@@ -166,7 +167,7 @@ def raised(
                 shares[source.name] = shares.get(source.name, 0) + one.fields @ entered
                 if source is plan.sources[0]:
                     amount = one.booked[:, None] * entered
-                    lost.append((f"outside the fields of {one.tensor}", _per_item(amount, plan)))
+                    lost.append((f"outside the fields of {one.tensor}", _per_item(amount, plan, one.tensor)))
     return _assembled(ready, head, shares, lost)
 
 
@@ -191,9 +192,13 @@ def _head_of(ready: SeveralSession, found: Mapping[str, Array], seeds: Sequence[
     return _HeadResult(start, joined(_SEED), heads[0][_SCORES], ledger)
 
 
-def _per_item(amount: Array, plan: Plan) -> Array:
-    """[J, T] to its sums per batch item, [T, N]."""
-    summed: Array = amount.reshape(plan.batch, -1, amount.shape[1]).sum(axis=1, dtype=np.float64)
+def _per_item(amount: Array, plan: Plan, tensor: str) -> Array:
+    """[J, T] over the positions of a tensor to its sums per batch item, [T, N]; the batch may be any of its axes."""
+    roles, count = plan.roles[tensor].roles, amount.shape[1]
+    grid = amount.reshape(*position_shape(plan, plan.graph.values[tensor]), count)
+    if Role.BATCH in roles:
+        grid = np.moveaxis(grid, roles.index(Role.BATCH), 0)
+    summed: Array = grid.reshape(plan.batch, -1, count).sum(axis=1, dtype=np.float64)
     return summed.T
 
 
@@ -205,7 +210,7 @@ def _assembled(
 ) -> Several:
     plan = ready.ratios.plan
     relevance = {s.name: shares[s.name].T.reshape(-1, *relevance_shape(plan, s)) for s in plan.sources}
-    totals = np.sum([_per_item(shares[s.name], plan) for s in plan.sources], axis=0)
+    totals = np.sum([_per_item(shares[s.name], plan, s.name) for s in plan.sources], axis=0)
     amounts = [*head.ledger, *(amount for _, amount in lost)]
     booked = (*ready.booked, *(name for name, _ in lost))
     ledger = np.stack(amounts, axis=-1) if booked else np.zeros((*head.seed.shape, 0), np.float32)

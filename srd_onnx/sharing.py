@@ -31,7 +31,7 @@ class Carried:
     """
 
     shares: Mapping[str, Array]
-    ledger: tuple[tuple[str, Array], ...]
+    ledger: tuple[tuple[LayerRatios, Array], ...]
 
 
 def backward(
@@ -56,7 +56,7 @@ def backward(
             shares[one.tensor] = shares[one.tensor] + flow if one.tensor in shares else flow
         booked = unplaced(layer, bias)
         if booked is not None:
-            ledger.append((layer.layer, booked[:, None] * arrived))
+            ledger.append((layer, booked[:, None] * arrived))
         if keep is not None and layer.tensor not in keep:
             del shares[layer.tensor]
     return Carried(shares, tuple(ledger))

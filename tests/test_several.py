@@ -157,6 +157,28 @@ def test_many_pixels_behind_a_resize(batch: str | int, pass_by_pass: Any) -> Non
     same(found, pass_by_pass(explainer, data(1, 3, 8, 8), targets))
 
 
+def test_what_is_booked_where_the_batch_is_not_the_first_axis(pass_by_pass: Any) -> None:
+    make = helper.make_node
+    nodes = [
+        make("Transpose", ["input"], ["turned"], perm=[1, 0, 2]),
+        make("GRU", ["turned", "w", "r", "b"], ["steps"], name="gru", hidden_size=2),
+        make("ReduceMean", ["steps", "time"], ["mean"], keepdims=0),
+        make("Gemm", ["mean", "last"], ["output"], name="gemm"),
+    ]
+    weights = {
+        "w": data(1, 6, 3), "r": data(1, 6, 2), "b": data(1, 12), "last": data(2, 5), "time": np.array([0, 1]),
+    }  # fmt: skip
+    model = model_of(nodes, weights, (["N", 4, 3], ["N", 5]), opset=18)
+
+    def explainer() -> Explainer:
+        return Explainer(model, layout="NTC", providers="cpu", preprocess=np.asarray, bias="ledger")
+
+    targets: list[Target] = [0, 1, 2, 3, 4]
+    found = explainer().explain(data(2, 4, 3), targets, batch_size=2)
+    assert len({round(one.ledger["gru"], 6) for one in found}) == len(found)
+    same(found, pass_by_pass(explainer, data(2, 4, 3), targets, batch_size=2))
+
+
 def test_a_contrast_is_the_difference_of_its_classes() -> None:
     explainer = Explainer(small_cnn(), providers="cpu")
     x = data(1, 3, 32, 32)
