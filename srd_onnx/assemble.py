@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from srd_onnx.backward import Backward
+from srd_onnx.backward import Backward, Cotangents
 from srd_onnx.emit import Emitter
 from srd_onnx.errors import UnsupportedCaseError
 from srd_onnx.external_data import nodes as every_node
@@ -35,7 +35,9 @@ def with_outputs(forward: ModelProto, emit: Emitter, names: Sequence[str]) -> Mo
     return pruned(model)
 
 
-def combined(forward: ModelProto, backward: Backward, outputs: Mapping[str, tuple[str, Value]]) -> ModelProto:
+def combined(
+    forward: ModelProto, backward: Backward | Cotangents, outputs: Mapping[str, tuple[str, Value]]
+) -> ModelProto:
     """Forward and backward in one model.
 
     Args:

@@ -10,7 +10,7 @@ Position form, per node that mixes positions (DESIGN.md, section 2):
 import itertools
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,6 +59,55 @@ class Head:
     ledger: tuple[tuple[str, str], ...]
 
 
+@dataclass(frozen=True)
+class Policy:
+    """What travels from the target to the boundary, in place of the plain cotangent.
+
+    Attributes:
+        back: emits what a node gives its inputs of what arrived at its outputs, each shaped like its tensor.
+        weighed: what starts is the direction times the scores (relevance of neurons) instead of the direction.
+    """
+
+    back: Callable[[Emitter, Step, Flows], Flows]
+    weighed: bool = False
+
+
+def _derivative(emit: Emitter, step: Step, cotangents: Flows) -> Flows:
+    return step.rule.vjp(emit, step.node, cotangents)
+
+
+DERIVATIVE = Policy(_derivative)
+
+
+@dataclass(frozen=True)
+class Cotangents:
+    """The emitted pass from the target to the boundary, where nothing is collapsed.
+
+    Attributes:
+        at: what arrives at each tensor of the boundary, shaped like it, by its name.
+        biases: (step, output of its node, tensor): the bias of each output, times what arrived there; nothing where the
+            true derivative travels, which knows no bias.
+        seed, seeded: see `Backward`.
+    """
+
+    emit: Emitter
+    at: Mapping[str, str]
+    biases: tuple[tuple[Step, Value, str], ...]
+    seed: str
+    seeded: Seeded
+
+
+def build_cotangents(plan: Plan, policy: Policy = DERIVATIVE, *, free: bool = False) -> Cotangents:
+    """Emit what travels down to the boundary under a policy; the true derivative if the plan is for it.
+
+    Raises:
+        UnsupportedOpError: if the plan has gaps.
+        UnsupportedCaseError: if a rule does not cover this use of its operator.
+    """
+    plan.require_complete()
+    return _Pass(plan, Emitter(plan.graph, plan.roles, tangent=plan.tangent), policy).arriving(free=free)
+
+
 def build_head(plan: Plan, *, free: bool = False) -> Head:
     """Emit the backward pass down to the boundary only; see `build`."""
     plan.require_complete()
@@ -85,9 +134,10 @@ def build(plan: Plan, *, tangent: bool = False, free: bool = False) -> Backward:
 class _Pass:
     """One walk from the target to the input: contributions are gathered per tensor and summed when it is reached."""
 
-    def __init__(self, plan: Plan, emit: Emitter) -> None:
+    def __init__(self, plan: Plan, emit: Emitter, policy: Policy = DERIVATIVE) -> None:
         self.plan = plan
         self.emit = emit
+        self.policy = policy
         self.cotangents: defaultdict[str, list[str]] = defaultdict(list)
         self.shares: defaultdict[str, list[str]] = defaultdict(list)
         self.ledger: list[tuple[str, str]] = []
@@ -97,7 +147,7 @@ class _Pass:
         seeded, seed = self._seed(free=free)
         for step in plan.steps:
             with emit.origin(step.node.name, step.rule.name):
-                self._carry_cotangents(step)
+                self._book_bias(step, self._carry_cotangents(step))
                 self._carry_shares(step)
         relevance = {}
         for source in plan.sources:
@@ -112,7 +162,7 @@ class _Pass:
         seeded, seed = self._seed(free=free)
         for step in plan.steps:
             with emit.origin(step.node.name, step.rule.name):
-                self._carry_cotangents(step)
+                self._book_bias(step, self._carry_cotangents(step))
         shares = {}
         for name in plan.boundary:
             with emit.origin(name, "collapse"):
@@ -121,20 +171,33 @@ class _Pass:
                 shares[name] = share
         return Head(emit, shares, seed, seeded, tuple(self.ledger))
 
+    def arriving(self, *, free: bool) -> Cotangents:
+        emit, plan = self.emit, self.plan
+        seeded, seed = self._seed(free=free)
+        found: list[tuple[Step, Value, str]] = []
+        for step in plan.steps:
+            with emit.origin(step.node.name, step.rule.name):
+                cotangents = self._carry_cotangents(step)
+                found += [(step, *part) for part in self._bias_parts(step, cotangents)]
+        at = {name: emit.sum(self.cotangents[name]) for name in plan.boundary}
+        return Cotangents(emit, at, tuple(found), seed, seeded)
+
     def _seed(self, *, free: bool) -> tuple[Seeded, str]:
         emit, target, batch = self.emit, self.plan.target, self.plan.batch
         with emit.origin(target.name, "seed"):
             kind = self.plan.options.seed
             seeded = along_direction(emit, target, batch) if free else of_class(emit, target, batch, kind)
             seed = emit.total(emit.weighed(seeded.scores, seeded.direction), [1], keepdims=False)
-            self.cotangents[target.name].append(emit.reshape(seeded.direction, target.shape))
+            begun = emit.weighed(seeded.scores, seeded.direction) if self.policy.weighed else seeded.direction
+            self.cotangents[target.name].append(emit.reshape(begun, target.shape))
         return seeded, seed
 
-    def _carry_cotangents(self, step: Step) -> None:
+    def _carry_cotangents(self, step: Step) -> Flows:
+        """Hand on what arrived at the outputs of a node, and give it."""
         cotangents = [self._cotangent(v) if v is not None else None for v in step.node.outputs]
         if any(cotangents):
-            self._gather(step, step.rule.vjp(self.emit, step.node, cotangents), self.cotangents)
-            self._book_bias(step, cotangents)
+            self._gather(step, self.policy.back(self.emit, step, cotangents), self.cotangents)
+        return cotangents
 
     def _carry_shares(self, step: Step) -> None:
         shares = [self._share(v) if v is not None else None for v in step.node.outputs]
@@ -211,13 +274,20 @@ class _Pass:
             self._book_lost(step, undirected, spread)
         return [emit("Add", f, s) if f and s else f or s for f, s in zip(flows, spread, strict=True)]
 
-    def _book_bias(self, step: Step, cotangents: Sequence[str | None]) -> None:
-        if self.emit.tangent:
-            return
+    def _book_bias(self, step: Step, cotangents: Flows) -> None:
+        for value, part in self._bias_parts(step, cotangents):
+            self._book(label(step), part, value)
+
+    def _bias_parts(self, step: Step, cotangents: Flows) -> list[tuple[Value, str]]:
+        """Of each output what its bias contributes to the target."""
+        if self.emit.tangent or not any(cotangents):
+            return []
         parts = biases(self.emit, step.rule, step.node)
-        for value, bias, flow in zip(step.node.outputs, parts, cotangents, strict=True):
-            if bias is not None and value is not None and flow is not None:
-                self._book(label(step), self.emit.weighed(bias, flow), value)
+        return [
+            (value, self.emit.weighed(bias, flow))
+            for value, bias, flow in zip(step.node.outputs, parts, cotangents, strict=True)
+            if bias is not None and value is not None and flow is not None
+        ]
 
     def _book_lost(self, step: Step, before: Sequence[str | None], after: Sequence[str | None]) -> None:
         """Relevance that found no position in the input: it sat on padding."""

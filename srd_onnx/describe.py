@@ -4,12 +4,13 @@ from typing import Any
 
 from srd_onnx import runtime
 from srd_onnx.inputs import Item
+from srd_onnx.methods.method import SRD, Method
 from srd_onnx.plan import Plan
 from srd_onnx.preprocess import Preprocess
 from srd_onnx.subject import Subject
 
 
-def describe(subject: Subject, plan: Plan, item: Item) -> dict[str, Any]:
+def describe(subject: Subject, plan: Plan, item: Item, method: Method | None = None) -> dict[str, Any]:
     """What is needed to make an explanation again, as plain data."""
     loaded, source, preprocess = subject.model, plan.sources[0], subject.preprocess
     return {
@@ -26,6 +27,7 @@ def describe(subject: Subject, plan: Plan, item: Item) -> dict[str, Any]:
         "fixed": subject.fixed,
         "preprocess": preprocess.to_dict() if isinstance(preprocess, Preprocess) else "custom",
         "preprocess_assumed": subject.preprocess_assumed,
+        "method": method.to_dict() if method else {"name": SRD},
         "preset": subject.preset,
         "options": subject.options.to_dict(),
         "target_tensor": plan.target.name,

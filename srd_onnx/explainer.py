@@ -2,9 +2,10 @@
 
 import functools
 import itertools
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import onnx
@@ -30,13 +31,15 @@ from srd_onnx.inputs import (
 )
 from srd_onnx.inside import each_erf, each_preactivations, each_ratios, listed
 from srd_onnx.layers import Layer
+from srd_onnx.methods import SRD, Method, method_named, peer_settings
+from srd_onnx.methods.run import Attributing, MethodRun
 from srd_onnx.pattern_run import Kind, Pattern
 from srd_onnx.ratios import LayerRatios
 from srd_onnx.roles import Role
 from srd_onnx.runs import SEVERAL, Ready, Run, Way, make_several, make_single
 from srd_onnx.seed import TOP_CLASS
 from srd_onnx.several import Passed, carried, raised
-from srd_onnx.subject import Subject, at_least_one
+from srd_onnx.subject import Settings, Subject, at_least_one
 from srd_onnx.targets import (
     At,
     Contrast,
@@ -56,7 +59,21 @@ class Explainer(Subject):
     Made with what `Subject` takes:
 
     `Explainer(model, *, preprocess, layout, preset, boundary, seed, sign, bias, labels, providers, threads, fixed)`
+
+    and with `method`: "srd", or another one by its name or as a `Method` (`srd_onnx.methods`), to compare with.
     """
+
+    def __init__(
+        self,
+        model: str | Path | bytes | onnx.ModelProto,
+        *,
+        method: str | Method = SRD,
+        **settings: Unpack[Settings],
+    ) -> None:
+        self.method = method_named(method) if isinstance(method, str) else method
+        if self.method is not None:
+            settings = peer_settings(self.method, settings)
+        super().__init__(model, **settings)
 
     # Explaining
 
@@ -307,12 +324,26 @@ class Explainer(Subject):
             for i, item in enumerate(items)
         ]
 
-    def _run(self, items: list[Item], size: int, explained: str | None, *, free: bool, several: bool) -> Run:
+    def _run(
+        self, items: list[Item], size: int, explained: str | None, *, free: bool, several: bool
+    ) -> Run | MethodRun:
         """What explains these items: pass by pass, or several targets by their ratios."""
         shapes = self.shapes(items[0], size)
         make = functools.partial(self._compiled, shapes, explained, free=free, several=several)
         key = (tuple(sorted(shapes.items())), explained, free, several)
+        if self.method is not None:
+            attributing = self.kept(key, functools.partial(self._attributing, shapes, explained, free=free))
+            return MethodRun(attributing, self.feeds(items, size), size)
         return Run(self.kept(key, make), self.feeds(items, size))
+
+    def _attributing(
+        self, shapes: dict[str, tuple[int, ...]], explained: str | None, *, free: bool
+    ) -> Attributing:
+        require_channels(shapes[self.ports[0].name], self.ports[0])
+        assert self.method is not None
+        began = time.perf_counter()
+        attribute = self.method.make(self, self.case(shapes, explained, free=free))
+        return Attributing(attribute, time.perf_counter() - began)
 
     def _compiled(
         self, shapes: dict[str, tuple[int, ...]], explained: str | None, *, free: bool, several: bool
@@ -323,7 +354,7 @@ class Explainer(Subject):
         return maker(self.model.proto, case, RULES, EXPANSIONS, self.providers, self.threads)
 
     def _explanation(
-        self, run: Run, result: Result, row: int, item: Item, target: int | str, label: str | None
+        self, run: Run | MethodRun, result: Result, row: int, item: Item, target: int | str, label: str | None
     ) -> Explanation:
         ledger: dict[str, float] = {}
         for name, amount in zip(result.booked, result.ledger[row], strict=True):
@@ -334,7 +365,7 @@ class Explainer(Subject):
         is_class = isinstance(target, int)
         if row not in run.facts:
             top = self._top(scores) if is_class or label else []
-            run.facts[row] = describe(self, run.plan, item) | {"top5": top}
+            run.facts[row] = describe(self, run.plan, item, self.method) | {"top5": top}
         meta = run.facts[row] | {
             "seed_value": seed,
             "sum_relevance": total,

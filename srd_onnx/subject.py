@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby, islice
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypedDict, TypeVar
 
 import numpy as np
 import onnx
@@ -27,6 +27,22 @@ from srd_onnx.preprocess import Preprocess
 Array = NDArray[Any]
 T = TypeVar("T")
 _KEPT = 4
+
+
+class Settings(TypedDict, total=False):
+    """What `Subject` takes besides the model."""
+
+    preprocess: Transform | None
+    layout: str | Mapping[str, str] | None
+    preset: str
+    boundary: str | None
+    seed: str | None
+    sign: str | None
+    bias: str | None
+    labels: Sequence[str] | str | Path | None
+    providers: str
+    threads: int | None
+    fixed: Mapping[str, ArrayLike] | None
 
 
 class Subject:

@@ -24,6 +24,7 @@ _OF_THE_RUN = (
     "fixed",
     "preprocess",
     "preprocess_assumed",
+    "method",
     "preset",
     "options",
     "provider",

@@ -1,0 +1,87 @@
+"""Methods that read the derivative of the score by the input."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from graph_rules import EXPANSIONS, RULES
+from srd_onnx.backward import DERIVATIVE, Policy, relevance_shape
+from srd_onnx.cotangents import CotangentSession, compile_cotangents
+from srd_onnx.engine import Case
+from srd_onnx.ir import Array, Value
+from srd_onnx.methods.method import Attributed, Method
+from srd_onnx.plan import Plan
+from srd_onnx.roles import Role
+from srd_onnx.subject import Subject
+
+Reduction = Literal["sum", "greatest"]
+
+
+def at_inputs(
+    subject: Subject, case: Case, *, policy: Policy = DERIVATIVE, tangent: bool = True, biases: bool = False
+) -> CotangentSession:
+    """What arrives at the inputs of the model, neuron by neuron."""
+    own = replace(case, options=replace(case.options, boundary=subject.ports[0].name), tangent=tangent)
+    return compile_cotangents(
+        subject.model.proto,
+        own,
+        RULES,
+        EXPANSIONS,
+        subject.providers,
+        subject.threads,
+        policy=policy,
+        biases=biases,
+    )
+
+
+def by_position(plan: Plan, source: Value, neurons: Array, reduction: Reduction) -> Array:
+    """Attributions shaped like an input, as [N, *positions]: the sum over channels, or the greatest magnitude."""
+    roles = plan.roles[source.name].roles
+    channels = tuple(axis for axis, role in enumerate(roles) if role is Role.CHANNEL)
+    reduced = neurons.sum(axis=channels) if reduction == "sum" else np.abs(neurons).max(axis=channels)
+    return np.asarray(reduced.reshape(relevance_shape(plan, source)), np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class _Gradient:
+    session: CotangentSession
+    times_input: bool
+
+    @property
+    def plan(self) -> Plan:
+        return self.session.plan
+
+    def __call__(self, feeds: Mapping[str, Array], seed: Array) -> Attributed:
+        arrived = self.session(feeds, seed)
+        maps = {}
+        for source in self.plan.sources:
+            gradient = arrived.cotangents[source.name]
+            neurons = gradient * feeds[source.name] if self.times_input else gradient
+            maps[source.name] = by_position(
+                self.plan, source, neurons, "sum" if self.times_input else "greatest"
+            )
+        return Attributed(maps, arrived.seed, arrived.scores)
+
+
+def saliency() -> Method:
+    """``max over channels of |dz/dx|`` (Simonyan, Vedaldi, Zisserman 2014, section 3.1)."""
+    return Method(
+        "saliency",
+        "Saliency",
+        "gradient",
+        "Simonyan, Vedaldi, Zisserman 2014, arXiv 1312.6034",
+        lambda subject, case: _Gradient(at_inputs(subject, case), times_input=False),
+    )
+
+
+def gradient_times_input() -> Method:
+    """``Σ over channels of x dz/dx`` (Shrikumar et al. 2016)."""
+    return Method(
+        "gradient-x-input",
+        "Gradient × Input",
+        "gradient",
+        "Shrikumar, Greenside, Shcherbina, Kundaje 2016, arXiv 1605.01713",
+        lambda subject, case: _Gradient(at_inputs(subject, case), times_input=True),
+    )
