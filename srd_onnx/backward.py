@@ -11,12 +11,13 @@ import itertools
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from srd_onnx.emit import Emitter
 from srd_onnx.errors import UnsupportedCaseError
+from srd_onnx.focus import BOOKED, finished
 from srd_onnx.ir import Node, Value
 from srd_onnx.plan import Plan, Step
 from srd_onnx.roles import Role
@@ -128,7 +129,19 @@ def build(plan: Plan, *, tangent: bool = False, free: bool = False) -> Backward:
         UnsupportedCaseError: if a rule does not cover this use of its operator.
     """
     plan.require_complete()
-    return _Pass(plan, Emitter(plan.graph, plan.roles, tangent=tangent or plan.tangent)).run(free=free)
+    emit = Emitter(plan.graph, plan.roles, tangent=tangent or plan.tangent)
+    made = _Pass(plan, emit).run(free=free)
+    fine = _Pass(plan.focus, emit).run(free=free).relevance if plan.focus else {}
+    relevance, ledger = {}, list(made.ledger)
+    for source in plan.sources:
+        with emit.origin(source.name, "finish"):
+            coarse = made.relevance[source.name]
+            relevance[source.name], booked = finished(
+                emit, plan.options, map_of(plan, source), coarse, fine.get(source.name)
+            )
+        if booked is not None:
+            ledger.append((BOOKED, booked))
+    return replace(made, relevance=relevance, ledger=tuple(ledger))
 
 
 class _Pass:
@@ -311,6 +324,11 @@ def relevance_shape(plan: Plan, source: Value) -> tuple[int, ...]:
     roles = plan.roles[source.name].roles
     sizes = zip(source.shape, roles, strict=True)
     return (plan.batch, *(size for size, role in sizes if role is Role.POSITION))
+
+
+def map_of(plan: Plan, source: Value) -> Value:
+    """Shape and dtype of the relevance of an input; from integers (a picture of bytes) in that of the target."""
+    return Value("", relevance_shape(plan, source), source.dtype if source.is_float else plan.target.dtype)
 
 
 def biases(emit: Emitter, rule: Rule, node: Node) -> Flows:

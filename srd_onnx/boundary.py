@@ -1,7 +1,8 @@
 """Where cotangents end and sharing ratios begin: the boundary, by name or by how far the target sees."""
 
 import difflib
-from collections.abc import Iterable
+import math
+from collections.abc import Collection, Iterable, Sequence
 
 import networkx as nx
 
@@ -10,6 +11,9 @@ from srd_onnx.errors import UnknownTensorError
 from srd_onnx.ir import Graph, Value
 from srd_onnx.roles import Axes, is_quantised
 from srd_onnx.support import positions_seen
+
+_PER_POSITION = 64  # positions of the input for each of the halfway tensor
+_START, _END = object(), object()  # nodes of the flow graph that no tensor is
 
 
 def encoder(graph: Graph, roles: dict[str, Axes], crossed: Crossed, target: Value) -> set[str]:
@@ -48,6 +52,44 @@ def _first_of(found: set[str], crossed: Crossed) -> set[str]:
         if origins & {name, *nx.ancestors(open_paths, name)}:
             kept.add(name)
     return kept
+
+
+def middle(
+    graph: Graph,
+    roles: dict[str, Axes],
+    crossed: Crossed,
+    boundary: Collection[str],
+    sources: Sequence[Value],
+) -> str | None:
+    """The tensor between the inputs and the boundary that counts as halfway (ours); None where there is none.
+
+    All relevance of the boundary passes through it. Of the tensors that have this property and, where there are such,
+    more positions than the boundary, those that have nearest to a 64th of the positions of the input (a stride of 8 in
+    pictures), and the middle one of these: a rule that names no resolution and no layer, so that it fits any network.
+    """
+    edges = _flows(crossed)
+    edges.add_edges_from((_START, source.name) for source in sources)
+    edges.add_edges_from((name, _END) for name in boundary)
+    parents = nx.immediate_dominators(edges, _START)
+    chain, name = [], parents.get(_END)
+    while name not in (None, _START):
+        chain.append(name)
+        name = parents[name]
+    count = {name: roles[name].count(graph.values[name]) for name in chain}
+    whole = sum(roles[source.name].count(source) for source in sources)
+    coarse = max(roles[name].count(graph.values[name]) for name in boundary)
+    inner = [
+        n
+        for n in reversed(chain)
+        if n not in boundary and n not in {s.name for s in sources} and count[n] > 1
+    ]
+    finer = [name for name in inner if count[name] > coarse] or inner
+    if not finer:
+        return None
+    best = min({count[name] for name in finer}, key=lambda n: abs(math.log(whole / n / _PER_POSITION)))
+    nearest = [name for name in finer if count[name] == best]
+    found: str = nearest[len(nearest) // 2]
+    return found
 
 
 def _flows(crossed: Crossed) -> nx.DiGraph:

@@ -67,7 +67,7 @@ class CheckReport:
     layout_guessed: bool
     input_shape: tuple[int, ...]
     preset: str
-    options: Mapping[str, str]
+    options: Mapping[str, str | float]
     target_tensor: str | None
     boundary: tuple[str, ...]
     nodes: tuple[CheckedNode, ...]

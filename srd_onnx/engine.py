@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from srd_onnx.assemble import combined, exposed, pruned
-from srd_onnx.backward import Backward, build, relevance_shape
+from srd_onnx.backward import Backward, build, map_of
 from srd_onnx.boundary import tensor_named
 from srd_onnx.errors import NonFiniteError, UnknownTensorError
 from srd_onnx.expand import ExpansionTable
@@ -124,10 +124,8 @@ def relevance_outputs(plan: Plan, backward: Backward) -> dict[str, tuple[str, Va
     """`relevance`; with several explained inputs `relevance/NAME` for each."""
     outputs = {}
     for source in plan.sources:
-        # From integers (a picture of bytes, tokens) relevance comes in the precision of the target.
-        dtype = source.dtype if source.is_float else plan.target.dtype
         name = RELEVANCE if len(plan.sources) == 1 else f"{RELEVANCE}/{source.name}"
-        outputs[name] = (backward.relevance[source.name], Value("", relevance_shape(plan, source), dtype))
+        outputs[name] = (backward.relevance[source.name], map_of(plan, source))
     return outputs
 
 

@@ -33,6 +33,7 @@ from srd_onnx.inside import each_erf, each_preactivations, each_ratios, listed
 from srd_onnx.layers import Layer
 from srd_onnx.methods import SRD, Method, method_named, peer_settings
 from srd_onnx.methods.run import Attributing, MethodRun
+from srd_onnx.options import NO_FOCUS
 from srd_onnx.pattern_run import Kind, Pattern
 from srd_onnx.ratios import LayerRatios
 from srd_onnx.roles import Role
@@ -136,15 +137,18 @@ class Explainer(Subject):
     # Inside a decision
 
     def inside(self, inputs: Sources, targets: Target | Sequence[Target] | None = None) -> list[Decision]:
-        """As `explain`, with the relevance of every layer from the input to the boundary, and what neurons carry."""
-        wanted = split_targets(targets)
+        """As `explain`, with the relevance of every layer from the input to the boundary, and what neurons carry.
+
+        Of a single pass, without focus and smoothing.
+        """
+        wanted, single = split_targets(targets), self.with_options(focus=NO_FOCUS, smooth=0.0)
         found = []
         for chunk, size in self.chunks(inputs, 1):
             passes: list[Passed] = []
             with runtime.enough_memory():
                 way = functools.partial(carried, watch=passes.append)
-                explained = list(self._explained(chunk, size, wanted, way))
-                found += list(decisions(self, chunk, self.feeds(chunk, size), explained, passes))
+                explained = list(single._explained(chunk, size, wanted, way))
+                found += list(decisions(single, chunk, self.feeds(chunk, size), explained, passes))
         return found
 
     def ratios(self, inputs: Sources) -> list[dict[str, LayerRatios]]:

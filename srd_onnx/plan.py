@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from srd_onnx.boundary import behind_integers, below, encoder, named, tensor_named
+from srd_onnx.boundary import behind_integers, below, encoder, middle, named, tensor_named
 from srd_onnx.crossing import Crossed, Gap, before_link, cross
 from srd_onnx.errors import (
     LayoutError,
@@ -16,7 +16,7 @@ from srd_onnx.errors import (
     UnsupportedOpError,
 )
 from srd_onnx.ir import Graph, Node, Value
-from srd_onnx.options import Options
+from srd_onnx.options import ENCODER, MIDDLE, NO_FOCUS, Options
 from srd_onnx.roles import Axes, Problems, Role, Roles, propagate
 from srd_onnx.rule import Rule, RuleTable
 
@@ -55,7 +55,8 @@ class Plan:
 
     `steps` runs from the target back to the input. `shares` names the tensors whose relevance is a scalar per
     position (the boundary and what lies before it). `boundary` names where cotangents are collapsed. `tangent`: it is
-    for the true derivative, which goes through gates and statistics too.
+    for the true derivative, which goes through gates and statistics too. `focus` is the plan of the second pass,
+    if there is one.
     """
 
     graph: Graph
@@ -68,6 +69,7 @@ class Plan:
     gaps: tuple[Gap, ...]
     options: Options
     tangent: bool = False
+    focus: "Plan | None" = None
 
     @property
     def batch(self) -> int:
@@ -98,6 +100,7 @@ class Plan:
         lines = [
             f"target    {self.target.name} {list(self.target.shape)}",
             f"boundary  {', '.join(self.boundary) or '(none)'}",
+            *([f"focus     {', '.join(self.focus.boundary)}"] if self.focus else []),
         ]
         lines += [f"input     {s.name} {list(s.shape)} axes {self.roles[s.name]}" for s in self.sources]
         for step in self.steps:
@@ -154,14 +157,31 @@ def make_plan(
             raise problems[node.name]
     _restore_batch(roles, sources, target)
     _require_roles(crossed, roles, sources, target)
-    if options.boundary == "encoder":
+    if options.boundary == ENCODER:
         chosen = encoder(graph, roles, crossed, target)
     else:
         chosen = {named(graph, crossed, reached, options.boundary)}
+    whole = Plan(graph, roles, sources, target, (), frozenset(), (), (), options, tangent)
+    first = _bounded(whole, crossed, reached, chosen)
+    if options.focus == NO_FOCUS:
+        return first
+    second = (
+        middle(graph, roles, crossed, first.boundary, sources)
+        if options.focus == MIDDLE
+        else named(graph, crossed, reached, options.focus)
+    )
+    if second is None or second in first.boundary:
+        return first
+    positive = replace(whole, options=replace(options, boundary=second, sign="positive", focus=NO_FOCUS))
+    return replace(first, focus=_bounded(positive, crossed, reached, {second}))
+
+
+def _bounded(whole: Plan, crossed: Crossed, reached: set[str], chosen: set[str]) -> Plan:
+    """The plan whose boundary is at these tensors."""
+    roles, sources = whole.roles, whole.sources
     shares = below(crossed, chosen | behind_integers(crossed)) | {s.name for s in sources}
     steps = tuple(_step(node, rule, carriers, roles, shares, reached) for node, rule, carriers in crossed)
-    boundary = _collapsed(steps, shares, target)
-    return Plan(graph, roles, sources, target, boundary, shares, steps, (), options, tangent)
+    return replace(whole, shares=shares, steps=steps, boundary=_collapsed(steps, shares, whole.target))
 
 
 def _explained(graph: Graph, wanted: str) -> Value:

@@ -178,7 +178,9 @@ class Run:
                 several.ledger[t],
                 several.booked,
             )
-            require_finite(result, ready.plan, ready.forward, self.feeds, ready.sessions.head.get_providers())
+            require_finite(
+                result, ready.plan, ready.forward, self.feeds, ready.sessions.heads[0].session.get_providers()
+            )
             results.append(result)
         return results
 

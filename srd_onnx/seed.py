@@ -58,6 +58,12 @@ def of_class(emit: Emitter, target: Value, batch: int, kind: Seed) -> Seeded:
         "logit": lambda: direction,
         "logprob": lambda: emit("Sub", direction, emit("Softmax", scores, axis=1)),
         "contrast": lambda: emit("Sub", direction, onehot(_strongest_other(emit, target, scores, direction))),
+        # The softmax over one score alone would be 1: there the score is the log-odds itself.
+        "logodds": lambda: (
+            direction
+            if count == 1
+            else emit("Sub", direction, emit("Softmax", _others(emit, target, scores, direction), axis=1))
+        ),
     }
     return Seeded(scores, makers[kind](), chosen, (batch, count), target.dtype)
 
@@ -68,6 +74,10 @@ def elements(target: Value, batch: int) -> int:
 
 
 def _strongest_other(emit: Emitter, target: Value, scores: str, chosen: str) -> str:
+    return emit("ArgMax", _others(emit, target, scores, chosen), axis=1, keepdims=0)
+
+
+def _others(emit: Emitter, target: Value, scores: str, chosen: str) -> str:
+    """The scores, the chosen one as low as can be."""
     lowest = emit.like(target, np.finfo(target.dtype).min)
-    others = emit("Where", emit("Cast", chosen, to=_BOOL), lowest, scores)
-    return emit("ArgMax", others, axis=1, keepdims=0)
+    return emit("Where", emit("Cast", chosen, to=_BOOL), lowest, scores)

@@ -7,15 +7,16 @@ tensor of the head has a batch axis.
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnxruntime
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from srd_onnx.assemble import pruned
-from srd_onnx.backward import Head, build_head, relevance_shape
+from srd_onnx.backward import Head, build_head, map_of, relevance_shape
 from srd_onnx.feeds import position_shape, read_by
+from srd_onnx.focus import BOOKED, finish_model
 from srd_onnx.ir import Array
 from srd_onnx.plan import Plan
 from srd_onnx.ratios import LayerRatios, RatioSession, compile_ratios, real
@@ -29,24 +30,44 @@ _SHARE, _SEED, _SCORES, _CHOSEN, _LEDGER = "share/{}", "seed", "scores", "chosen
 
 
 @dataclass(frozen=True, eq=False)
-class SeveralSession:
-    """Ratios and head of one plan.
+class HeadSession:
+    """The head of one pass.
 
     Attributes:
-        ratios: the session of the ratios, which gives the forward tensors that the head reads, too.
-        head: the session of the head.
-        plan: of the head, which has a batch of `at_once` where the plan of the ratios has one item.
+        session: of the head.
+        plan: of the pass.
+        own: of the head, which has a batch of `at_once` where the pass has one item.
         at_once: how many targets one run takes.
         reads: names of the forward tensors that the head reads.
         booked: what each ledger output of the head is booked against.
     """
 
-    ratios: RatioSession
-    head: onnxruntime.InferenceSession
+    session: onnxruntime.InferenceSession
     plan: Plan
+    own: Plan
     at_once: int
     reads: tuple[str, ...]
     booked: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class SeveralSession:
+    """Ratios and heads of one plan.
+
+    Attributes:
+        ratios: the session of the ratios, which gives the forward tensors that the heads read, too.
+        heads: of the pass, and of the second one that gives it focus, if there is one.
+        finish: by source, what makes the map of the maps of the passes; empty where there is nothing to do.
+    """
+
+    ratios: RatioSession
+    heads: tuple[HeadSession, ...]
+    finish: Mapping[str, onnxruntime.InferenceSession]
+
+    @property
+    def plan(self) -> Plan:
+        """What relevance crosses."""
+        return self.ratios.plan
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,18 +114,29 @@ def compile_several(
         free: seed with directions instead of indices.
         wide: the plan of the same model for a batch of `AT_ONCE`, if it takes one.
     """
+    heads = [_head_session(plan, wide, providers, threads, free=free)]
+    if plan.focus is not None:
+        own = wide.focus if wide is not None else None
+        heads.append(_head_session(plan.focus, own, providers, threads, free=free))
+    reads = tuple(dict.fromkeys(name for head in heads for name in head.reads))
+    finish = {}
+    if plan.focus is not None or plan.options.smooth:
+        for source in plan.sources:
+            value = map_of(plan, source)
+            model = finish_model(plan.options, value, plan.graph.opset, focus=plan.focus is not None)
+            finish[source.name] = make_session(model.SerializeToString(), providers, threads)
+    return SeveralSession(compile_ratios(plan, forward, providers, threads, also=reads), tuple(heads), finish)
+
+
+def _head_session(
+    plan: Plan, wide: Plan | None, providers: Sequence[str], threads: int | None, *, free: bool
+) -> HeadSession:
     at_once = AT_ONCE if wide is not None and _is_wider(plan, wide) else 1
     own = wide if wide is not None and at_once > 1 else plan
     head = build_head(own, free=free)
     model, reads = _head_model(own, head, free=free)
-    return SeveralSession(
-        compile_ratios(plan, forward, providers, threads, also=reads),
-        make_session(model.SerializeToString(), providers, threads),
-        own,
-        at_once,
-        reads,
-        tuple(name for name, _ in head.ledger),
-    )
+    session = make_session(model.SerializeToString(), providers, threads)
+    return HeadSession(session, plan, own, at_once, reads, tuple(name for name, _ in head.ledger))
 
 
 def _is_wider(plan: Plan, wide: Plan) -> bool:
@@ -141,7 +173,17 @@ def carried(
         seeds: each int64 [N] targets, or [N, K] directions.
         watch: is given the relevance of every layer.
     """
-    plan = ready.ratios.plan
+    return _finished(ready, [_carried(head, layers, found, seeds, watch) for head in ready.heads])
+
+
+def _carried(
+    ready: HeadSession,
+    layers: Sequence[LayerRatios],
+    found: Mapping[str, Array],
+    seeds: Sequence[Array],
+    watch: Callable[[Passed], None] | None,
+) -> Several:
+    plan = ready.plan
     head = _head_of(ready, found, seeds)
     keep = None if watch else [source.name for source in plan.sources]
     below = backward(layers, head.start, plan.options.bias, keep)
@@ -155,7 +197,13 @@ def raised(
     ready: SeveralSession, layers: Sequence[LayerRatios], found: Mapping[str, Array], seeds: Sequence[Array]
 ) -> Several:
     """As `carried`, by the forward pass: the sum over the PFVs of the boundary of R · ERF."""
-    plan = ready.ratios.plan
+    return _finished(ready, [_raised(head, layers, found, seeds) for head in ready.heads])
+
+
+def _raised(
+    ready: HeadSession, layers: Sequence[LayerRatios], found: Mapping[str, Array], seeds: Sequence[Array]
+) -> Several:
+    plan = ready.plan
     head = _head_of(ready, found, seeds)
     shares: dict[str, Array] = {}
     lost: list[tuple[str, Array]] = []
@@ -171,6 +219,29 @@ def raised(
     return _assembled(ready, head, shares, lost)
 
 
+def _finished(ready: SeveralSession, passes: Sequence[Several]) -> Several:
+    """What `srd_onnx.focus` makes of the maps of the passes."""
+    first, booked = passes[0], []
+    if not ready.finish:
+        return first
+    relevance = {}
+    for name, session in ready.finish.items():
+        flat = [one.relevance[name].reshape(-1, *one.relevance[name].shape[2:]) for one in passes]
+        outputs = [output.name for output in session.get_outputs()]
+        results = dict(
+            zip(
+                outputs, run(session, outputs, dict(zip(("coarse", "fine"), flat, strict=False))), strict=True
+            )
+        )
+        relevance[name] = results["map"].reshape(first.relevance[name].shape)
+        if "booked" in results:
+            booked.append(results["booked"].reshape(first.seed.shape))
+    summed = [m.reshape(*first.seed.shape, -1).sum(axis=2, dtype=np.float64) for m in relevance.values()]
+    ledger = np.concatenate([first.ledger, *(column[..., None] for column in booked)], axis=-1)
+    names = (*first.booked, *(BOOKED for _ in booked))
+    return replace(first, relevance=relevance, totals=np.sum(summed, axis=0), ledger=ledger, booked=names)
+
+
 @dataclass(frozen=True, eq=False)
 class _HeadResult:
     """What the heads of T seeds gave: relevance [J, T] of each tensor of the boundary, and their numbers."""
@@ -181,13 +252,13 @@ class _HeadResult:
     ledger: list[Array]
 
 
-def _head_of(ready: SeveralSession, found: Mapping[str, Array], seeds: Sequence[Array]) -> _HeadResult:
+def _head_of(ready: HeadSession, found: Mapping[str, Array], seeds: Sequence[Array]) -> _HeadResult:
     heads = list(_heads(ready, found, seeds))
 
     def joined(name: str) -> Array:
         return np.concatenate([head[name] for head in heads])
 
-    start = {name: real(joined(_SHARE.format(name)).T) for name in ready.ratios.plan.boundary}
+    start = {name: real(joined(_SHARE.format(name)).T) for name in ready.plan.boundary}
     ledger = [joined(_LEDGER.format(i)) for i in range(len(ready.booked))]
     return _HeadResult(start, joined(_SEED), heads[0][_SCORES], ledger)
 
@@ -203,12 +274,12 @@ def _per_item(amount: Array, plan: Plan, tensor: str) -> Array:
 
 
 def _assembled(
-    ready: SeveralSession,
+    ready: HeadSession,
     head: _HeadResult,
     shares: Mapping[str, Array],
     lost: Sequence[tuple[str, Array]],
 ) -> Several:
-    plan = ready.ratios.plan
+    plan = ready.plan
     relevance = {s.name: shares[s.name].T.reshape(-1, *relevance_shape(plan, s)) for s in plan.sources}
     totals = np.sum([_per_item(shares[s.name], plan, s.name) for s in plan.sources], axis=0)
     amounts = [*head.ledger, *(amount for _, amount in lost)]
@@ -219,24 +290,24 @@ def _assembled(
 
 def scores_of(ready: SeveralSession, found: Mapping[str, Array]) -> Array:
     """[N, K], the scores that targets are chosen from."""
-    batch = ready.ratios.plan.batch
+    batch = ready.plan.batch
     return found[ready.plan.target.name].reshape(batch, -1)
 
 
 def _heads(
-    ready: SeveralSession, found: Mapping[str, Array], seeds: Sequence[Array]
+    ready: HeadSession, found: Mapping[str, Array], seeds: Sequence[Array]
 ) -> Iterator[dict[str, Array]]:
     """What the head gives, run after run, by output: [targets of the run, ...], everything of one target flat."""
-    names = [output.name for output in ready.head.get_outputs()]
-    seed_input = next(i.name for i in ready.head.get_inputs() if i.name in (TARGET, DIRECTION))
+    names = [output.name for output in ready.session.get_outputs()]
+    seed_input = next(i.name for i in ready.session.get_inputs() if i.name in (TARGET, DIRECTION))
     tiled = {
         n: np.repeat(found[n], ready.at_once, axis=0) if ready.at_once > 1 else found[n] for n in ready.reads
     }
-    batch = ready.ratios.plan.batch
+    batch = ready.plan.batch
     for first in range(0, len(seeds), ready.at_once):
         chunk = list(seeds[first : first + ready.at_once])
         filled = np.concatenate(chunk + [chunk[-1]] * (ready.at_once - len(chunk)))
-        arrays = dict(zip(names, run(ready.head, names, {**tiled, seed_input: filled}), strict=True))
+        arrays = dict(zip(names, run(ready.session, names, {**tiled, seed_input: filled}), strict=True))
         parted = {n: a.reshape(ready.at_once, -1)[: len(chunk)] for n, a in arrays.items()}
         parted[_SCORES] = arrays[_SCORES][:batch]
         for name in parted:

@@ -19,7 +19,7 @@ from srd_onnx.errors import OptionError, UnknownTargetError
 from srd_onnx.fixed import with_fixed
 from srd_onnx.inputs import Item, Sources, Transform, read_items, stacked, usual_preprocess
 from srd_onnx.load import load_model
-from srd_onnx.options import DEFAULT_PRESET, Options, options_of
+from srd_onnx.options import DEFAULT_PRESET, NO_FOCUS, Options, options_of
 from srd_onnx.plan import Plan
 from srd_onnx.ports import ports_of
 from srd_onnx.preprocess import Preprocess
@@ -39,6 +39,8 @@ class Settings(TypedDict, total=False):
     seed: str | None
     sign: str | None
     bias: str | None
+    focus: str | None
+    smooth: float | None
     labels: Sequence[str] | str | Path | None
     providers: str
     threads: int | None
@@ -54,7 +56,7 @@ class Subject:
             convention, and `meta["preprocess_assumed"]` says so.
         layout: the axes of the first input, such as "NCHW" or "NHWC", or of any input by name; guessed if left out.
         preset: a named set of options.
-        boundary, seed, sign, bias: single options that differ from the preset, see `Options`.
+        boundary, seed, sign, bias, focus, smooth: single options that differ from the preset, see `Options`.
         labels: class names, or a file of them.
         providers: "auto" (CUDA where it works, else CPU), "cuda" or "cpu".
         threads: of the CPU provider; its own choice if left out.
@@ -79,6 +81,8 @@ class Subject:
         seed: str | None = None,
         sign: str | None = None,
         bias: str | None = None,
+        focus: str | None = None,
+        smooth: float | None = None,
         labels: Sequence[str] | str | Path | None = None,
         providers: str = "auto",
         threads: int | None = None,
@@ -91,7 +95,9 @@ class Subject:
         if fixed:
             self.model = with_fixed(self.model, fixed)
         self.preset = preset
-        self.options: Options = options_of(preset, boundary=boundary, seed=seed, sign=sign, bias=bias)
+        self.options: Options = options_of(
+            preset, boundary=boundary, seed=seed, sign=sign, bias=bias, focus=focus, smooth=smooth
+        )
         self.providers, self.provider_note = runtime.choose_providers(providers)
         self.threads = threads
         self.ports = ports_of(self.model.proto, layout, entry.layout if entry else None)
@@ -166,13 +172,17 @@ class Subject:
     ) -> Case:
         """What to compile for inputs of these shapes: see `srd_onnx.engine.Case`; `boundary` in place of the option."""
         start = {port.name: port.axes for port in self.ports}
-        options = replace(self.options, boundary=boundary) if boundary else self.options
+        options = replace(self.options, boundary=boundary, focus=NO_FOCUS) if boundary else self.options
         return Case(shapes, start, options, explained, free=free)
 
     def with_boundary(self, boundary: str) -> Self:
         """The same model with another boundary."""
+        return self.with_options(boundary=boundary)
+
+    def with_options(self, **changes: Any) -> Self:
+        """The same model with other options."""
         other = copy.copy(self)
-        other.options = replace(self.options, boundary=boundary)
+        other.options = replace(self.options, **changes)
         other._sessions = OrderedDict()
         return other
 

@@ -12,12 +12,14 @@ from srd_onnx.cli.options import (
     DEFAULT,
     BiasOption,
     BoundaryOption,
+    FocusOption,
     JsonOption,
     LayoutOption,
     ModelArgument,
     PresetOption,
     SeedOption,
     SignOption,
+    SmoothOption,
     explainer_for,
     layout_of,
 )
@@ -36,6 +38,8 @@ def check(
     seed: SeedOption = None,
     sign: SignOption = None,
     bias: BiasOption = None,
+    focus: FocusOption = None,
+    smooth: SmoothOption = None,
     layout: LayoutOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -53,6 +57,8 @@ def check(
         seed=seed,
         sign=sign,
         bias=bias,
+        focus=focus,
+        smooth=smooth,
         layout=layout_of(layout),
         providers="cpu",
     )

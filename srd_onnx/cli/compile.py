@@ -11,11 +11,13 @@ from srd_onnx.cli.options import (
     DEFAULT,
     BiasOption,
     BoundaryOption,
+    FocusOption,
     LayoutOption,
     ModelArgument,
     PresetOption,
     SeedOption,
     SignOption,
+    SmoothOption,
     explainer_for,
     layout_of,
 )
@@ -37,6 +39,8 @@ def compile_command(
     seed: SeedOption = None,
     sign: SignOption = None,
     bias: BiasOption = None,
+    focus: FocusOption = None,
+    smooth: SmoothOption = None,
     layout: LayoutOption = None,
 ) -> None:
     """Write MODEL with its explanation as one ordinary ONNX file, which runs without srd-onnx.
@@ -53,6 +57,8 @@ def compile_command(
         seed=seed,
         sign=sign,
         bias=bias,
+        focus=focus,
+        smooth=smooth,
         layout=layout_of(layout),
         providers="cpu",
     )

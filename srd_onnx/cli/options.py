@@ -51,6 +51,26 @@ BoundaryOption = Annotated[
 SeedOption = Annotated[str | None, _choice("--seed", Seed, "What is explained.")]
 SignOption = Annotated[str | None, _choice("--sign", Sign, "What enters at the boundary.")]
 BiasOption = Annotated[str | None, _choice("--bias", Bias, "Where the share of the biases goes.")]
+FocusOption = Annotated[
+    str | None,
+    typer.Option(
+        "--focus",
+        metavar="middle|none|TENSOR",
+        help="Where a second pass takes over that sharpens the map of the first.",
+        show_default=False,
+        rich_help_panel=_ENGINE,
+    ),
+]
+SmoothOption = Annotated[
+    float | None,
+    typer.Option(
+        "--smooth",
+        metavar="PIXELS",
+        help="Spread relevance over neighbouring pixels, by a Gaussian of this standard deviation.",
+        show_default=False,
+        rich_help_panel=_ENGINE,
+    ),
+]
 LayoutOption = Annotated[
     str | None,
     typer.Option(

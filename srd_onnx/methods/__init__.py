@@ -26,7 +26,7 @@ def peer_settings(method: Method, settings: Settings) -> Settings:
     Raises:
         OptionError: an option of SRD was given that means nothing here.
     """
-    given = [name for name in ("preset", "sign", "bias") if settings.get(name) is not None]
+    given = [name for name in ("preset", "sign", "bias", "focus", "smooth") if settings.get(name) is not None]
     if given:
         raise OptionError(
             f"{' and '.join(given)}: an option of SRD, which the method '{method.name}' does not have"

@@ -1,0 +1,129 @@
+"""The focus of one pass by another, and smoothing: against the formulas, for every way that a map is computed."""
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter1d
+
+from srd_onnx import Explainer
+from srd_onnx.errors import OptionError
+from srd_onnx.focus import BOOKED, finish_model
+from srd_onnx.ir import Value
+from srd_onnx.options import DEFAULT_PRESET, PRESETS, Options, options_of
+from srd_onnx.runtime import CPU, make_session, run
+
+Array = NDArray[np.float32]
+SHAPE = (2, 9, 12)
+RNG = np.random.default_rng(0)
+COARSE, FINE = (RNG.standard_normal(SHAPE).astype(np.float32) for _ in range(2))
+
+
+def finish(options: Options, coarse: Array, fine: Array | None) -> dict[str, Array]:
+    value = Value("", (1, *coarse.shape[1:]), np.dtype(np.float32))
+    session = make_session(
+        finish_model(options, value, 17, focus=fine is not None).SerializeToString(), [CPU]
+    )
+    names = [output.name for output in session.get_outputs()]
+    feeds = {"coarse": coarse} | ({} if fine is None else {"fine": fine})
+    return dict(zip(names, run(session, names, feeds), strict=True))
+
+
+def by_definition(coarse: Array, fine: Array) -> NDArray[np.float64]:
+    """m_i = c √(r_i⁺ f_i⁺), position by position, in float64."""
+    found = np.zeros(coarse.shape)
+    for n in range(len(coarse)):
+        for i in np.ndindex(coarse.shape[1:]):
+            found[n][i] = max(float(coarse[n][i]), 0) ** 0.5 * max(float(fine[n][i]), 0) ** 0.5
+        found[n] *= np.maximum(coarse[n].astype(float), 0).sum() / found[n].sum()
+    return found
+
+
+def test_focus_is_the_geometric_mean_with_the_sum_of_the_positive_part() -> None:
+    found = finish(Options(), COARSE, FINE)
+    np.testing.assert_allclose(found["map"], by_definition(COARSE, FINE), rtol=1e-5)
+    negative = np.minimum(COARSE, 0).sum(axis=(1, 2))
+    np.testing.assert_allclose(found["booked"], negative, rtol=1e-5)
+
+
+def test_the_check_notices_maps_in_the_wrong_order() -> None:
+    found = finish(Options(), FINE, COARSE)
+    with pytest.raises(AssertionError, match="Not equal to tolerance"):
+        np.testing.assert_allclose(found["map"], by_definition(COARSE, FINE), rtol=1e-5)
+
+
+def test_what_no_position_shares_is_booked() -> None:
+    apart = np.where(COARSE > 0, -1, 1).astype(np.float32)
+    found = finish(Options(), COARSE, apart)
+    assert not found["map"].any()
+    np.testing.assert_allclose(found["booked"], COARSE.sum(axis=(1, 2)), rtol=1e-4)
+
+
+def test_smoothing_is_the_adjoint_of_a_gaussian_mean_within_the_picture() -> None:
+    smoothed = finish(Options(smooth=2.0), COARSE, None)["map"]
+    inside = COARSE.astype(np.float64)
+    for axis in (1, 2):
+        inside /= gaussian_filter1d(np.ones(SHAPE), 2.0, axis=axis, mode="constant", truncate=3)
+        inside = gaussian_filter1d(inside, 2.0, axis=axis, mode="constant", truncate=3)
+    np.testing.assert_allclose(smoothed, inside, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(smoothed.sum(axis=(1, 2)), COARSE.sum(axis=(1, 2)), rtol=1e-4, atol=1e-4)
+
+
+def test_a_sequence_is_not_smoothed() -> None:
+    sequence = COARSE[:, 0]
+    np.testing.assert_array_equal(finish(Options(smooth=2.0), sequence, None)["map"], sequence)
+
+
+@pytest.fixture(scope="module")
+def joint() -> Explainer:
+    return Explainer("squeezenet11", preset="joint", providers="cpu")
+
+
+def test_the_joint_map_is_that_of_its_two_passes(joint: Explainer) -> None:
+    (found,) = joint.explain("models/chelsea.png")
+    plan = joint.plan
+    assert plan.focus is not None
+    settings = {"preset": "paper", "seed": "logodds", "providers": "cpu"}
+    (coarse,) = Explainer("squeezenet11", **settings).explain("models/chelsea.png")
+    (fine,) = Explainer("squeezenet11", **settings, boundary=plan.focus.boundary[0], sign="positive").explain(
+        "models/chelsea.png"
+    )
+    wanted = finish(joint.options, coarse.relevance[None], fine.relevance[None])
+    np.testing.assert_allclose(found.relevance, wanted["map"][0], rtol=1e-3, atol=1e-7)
+    assert found.ledger[BOOKED] == pytest.approx(float(wanted["booked"][0]), rel=1e-4)
+    assert abs(found.residual) < 1e-4 * abs(found.meta["seed_value"])
+
+
+@pytest.mark.parametrize("way", ["several targets", "forward"])
+def test_every_way_gives_the_same_map(joint: Explainer, way: str) -> None:
+    one = joint.explain("models/chelsea.png", ["top2"])
+    others = (
+        joint.explain_forward("models/chelsea.png", ["top2"])
+        if way == "forward"
+        else joint.explain("models/chelsea.png", ["top5"])
+    )
+    for mine, other in zip(one, others, strict=False):
+        assert mine.target == other.target
+        atol = 1e-5 * float(mine.relevance.max())
+        np.testing.assert_allclose(other.relevance, mine.relevance, rtol=1e-3, atol=atol)
+        assert other.ledger[BOOKED] == pytest.approx(mine.ledger[BOOKED], rel=1e-3)
+        assert abs(other.residual) < 1e-3 * abs(other.meta["seed_value"])
+
+
+def test_the_middle_lies_between_input_and_boundary(joint: Explainer) -> None:
+    plan = joint.plan
+    assert plan.focus is not None
+    (name,) = plan.focus.boundary
+    assert plan.graph.values[name].shape == (1, 256, 27, 27)  # stride 8 of 227, behind all branches
+    assert "focus" in str(plan)
+
+
+def test_another_boundary_takes_the_focus_of_the_preset_away() -> None:
+    assert options_of("joint", boundary="x").focus == "none"
+    assert options_of("joint", boundary="x", focus="middle").focus == "middle"
+    assert PRESETS[DEFAULT_PRESET].focus == "middle"
+
+
+@pytest.mark.parametrize("smooth", [-1.0, 65.0, float("nan")])
+def test_a_smoothing_that_means_nothing_is_refused(smooth: float) -> None:
+    with pytest.raises(OptionError, match="must be between 0 and 64 pixels"):
+        Options(smooth=smooth)
