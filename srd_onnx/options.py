@@ -25,7 +25,7 @@ class Options:
             depends), or the name of a tensor: up to there the true cotangent, below it sharing ratios.
         seed: what is explained: the "logit" z_t; "logprob", the direction onehot(t) - softmax(z); "contrast",
             z_t minus the strongest other logit (ours); "logodds", z_t minus the mean of the other logits, weighted
-            by the softmax over these: the direction of logprob, which does not underflow where the model is sure (ours).
+            by the softmax over these: the direction of logprob, without its underflow where the model is sure (ours).
         sign: "signed", or "positive": only the positive part enters at the boundary, the rest is booked.
         bias: "distribute": spread equally over the in-bounds positions of the layer's receptive field; or
             "ledger": booked against the node.
