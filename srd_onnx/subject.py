@@ -186,6 +186,13 @@ class Subject:
         other._sessions = OrderedDict()
         return other
 
+    def with_model(self, proto: onnx.ModelProto) -> Self:
+        """The same, of another model with the same inputs and outputs (other weights)."""
+        other = copy.copy(self)
+        other.model = load_model(proto)
+        other._sessions = OrderedDict()
+        return other
+
     def planned(self, case: Case) -> tuple[onnx.ModelProto, Plan]:
         """The simplified model and its plan; raises as `srd_onnx.engine.plan_for` does."""
         with runtime.enough_memory():
