@@ -2,7 +2,7 @@
 
 import fnmatch
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from srd_onnx.expand import ExpansionTable
 from srd_onnx.ir import Graph, Value
 from srd_onnx.options import Options
 from srd_onnx.plan import Plan, make_plan
-from srd_onnx.roles import Axes
+from srd_onnx.roles import Axes, Role
 from srd_onnx.rule import RuleTable
 from srd_onnx.runtime import make_session, run
 from srd_onnx.seed import DIRECTION, TARGET
@@ -86,6 +86,18 @@ class Case:
     explained: str | None = None
     free: bool = False
     tangent: bool = False
+
+
+def of_batch(model: ModelProto, case: Case, size: int) -> Case | None:
+    """The same for so many inputs at once; None where the file declares another batch."""
+    declared = {i.name: i.type.tensor_type.shape.dim[:1] for i in model.graph.input}
+    shapes = dict(case.shapes)
+    for name, axes in case.start.items():
+        if axes.roles[:1] == (Role.BATCH,):
+            if any(one.dim_value not in (0, size) for one in declared[name]):
+                return None
+            shapes[name] = (size, *shapes[name][1:])
+    return replace(case, shapes=shapes)
 
 
 def plan_for(

@@ -17,7 +17,7 @@ from srd_onnx.errors import (
 )
 from srd_onnx.ir import Graph, Node, Value
 from srd_onnx.options import ENCODER, MIDDLE, NO_FOCUS, Options
-from srd_onnx.roles import Axes, Problems, Role, Roles, propagate
+from srd_onnx.roles import Axes, Problems, Role, Roles, is_quantised, propagate
 from srd_onnx.rule import Rule, RuleTable
 
 Form = Literal["cotangent", "position"]
@@ -184,6 +184,42 @@ def _bounded(whole: Plan, crossed: Crossed, reached: set[str], chosen: set[str])
     return replace(whole, shares=shares, steps=steps, boundary=_collapsed(steps, shares, whole.target))
 
 
+def forward_plan(
+    graph: Graph, start: Roles, rules: RuleTable, options: Options, explained: str | None = None
+) -> Plan:
+    """The inputs and the target alone, for what runs the model and looks at nothing inside: no steps, and no gaps.
+
+    Args:
+        graph: the simplified graph.
+        start: the axes of the graph's inputs, by name.
+        rules: the rule table; they say what the target is, and nothing has to be covered.
+        options: seed; the others mean nothing here.
+        explained: see `make_plan`.
+
+    Raises:
+        LayoutError: if the first axis of the target is not the batch, where that is more than one.
+        UnknownTensorError, UnsupportedCaseError: if what is explained does not exist, or cannot be.
+        UnreachableTargetError: if the target does not depend on an input.
+    """
+    roles = propagate(graph, start, rules, {})
+    target = _explained(graph, explained or before_link(graph, rules, graph.outputs[0]).name)
+    needed = {target.name}
+    for node in reversed(graph.nodes):
+        if any(value is not None and value.name in needed for value in node.outputs):
+            needed.update(value.name for value in node.inputs if value is not None)
+    given = [value for value in graph.inputs if value.name in start and value.name in needed]
+    real = [value for value in given if value.is_float or is_quantised(value)]
+    sources = tuple(real or given)
+    _require_reached(graph, sources, target)
+    if target.name not in roles:
+        roles[target.name] = Axes((Role.CHANNEL,) * target.rank)
+        if target.shape[:1] == (batch_size(roles, sources),):
+            roles[target.name] = Axes((Role.BATCH, *(Role.CHANNEL,) * (target.rank - 1)))
+    _restore_batch(roles, sources, target)
+    _require_batch(roles, sources, target)
+    return Plan(graph, roles, sources, target, (), frozenset(), (), (), options)
+
+
 def _explained(graph: Graph, wanted: str) -> Value:
     name = tensor_named(graph, wanted)
     if name is None:
@@ -251,6 +287,10 @@ def _require_roles(
         raise LayoutError(
             f"the axes were lost at {lost[-1]}: batch, position and channel cannot be told apart"
         )
+    _require_batch(roles, sources, target)
+
+
+def _require_batch(roles: dict[str, Axes], sources: tuple[Value, ...], target: Value) -> None:
     batch = batch_size(roles, sources)
     first = roles[target.name].roles[:1] == (Role.BATCH,) and target.shape[0] == batch
     if batch > 1 and not first:

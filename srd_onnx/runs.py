@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from srd_onnx.engine import (
     Result,
     compile_model,
     explanation_session,
+    of_batch,
     plan_for,
     require_finite,
     run_explanation,
@@ -24,7 +25,6 @@ from srd_onnx.errors import SrdOnnxError
 from srd_onnx.expand import ExpansionTable
 from srd_onnx.plan import Plan
 from srd_onnx.ratios import LayerRatios, run_ratios
-from srd_onnx.roles import Role
 from srd_onnx.rule import RuleTable
 from srd_onnx.seed import TOP_CLASS
 from srd_onnx.several import AT_ONCE, Several, SeveralSession, carried, compile_several, scores_of
@@ -86,22 +86,18 @@ def make_several(
     """Compile for many targets at once; raises as `compile_model` does."""
     began = time.perf_counter()
     forward, plan = plan_for(model, case, rules, expansions)
-    wide = _of_batch(model, case, rules, expansions) if plan.batch == 1 else None
+    wide = _wide_plan(model, case, rules, expansions) if plan.batch == 1 else None
     sessions = compile_several(plan, forward, providers, threads, free=case.free, wide=wide)
     return Many(plan, forward, sessions, time.perf_counter() - began)
 
 
-def _of_batch(model: ModelProto, case: Case, rules: RuleTable, expansions: ExpansionTable) -> Plan | None:
+def _wide_plan(model: ModelProto, case: Case, rules: RuleTable, expansions: ExpansionTable) -> Plan | None:
     """The plan for a batch of as many inputs as the head takes targets; None where the model does not take a batch."""
-    declared = {i.name: i.type.tensor_type.shape.dim[:1] for i in model.graph.input}
-    shapes = dict(case.shapes)
-    for name, axes in case.start.items():
-        if axes.roles[:1] == (Role.BATCH,):
-            if any(size.dim_value for size in declared[name]):
-                return None
-            shapes[name] = (AT_ONCE, *shapes[name][1:])
+    wide = of_batch(model, case, AT_ONCE)
+    if wide is None:
+        return None
     try:
-        return plan_for(model, replace(case, shapes=shapes), rules, expansions)[1]
+        return plan_for(model, wide, rules, expansions)[1]
     except SrdOnnxError:
         # Something inside is made for one item. One target after the other is right for any model.
         return None

@@ -119,6 +119,20 @@ class Net:
         return onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
 
 
+def in_single(net: Net) -> onnx.ModelProto:
+    """In single precision, since ONNX Runtime has no Erf and no convolution in double."""
+    model = net.model()
+    for tensor in model.graph.initializer:
+        array = numpy_helper.to_array(tensor)
+        if array.dtype == np.float64:
+            tensor.CopyFrom(numpy_helper.from_array(array.astype(np.float32), tensor.name))
+    model.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+    del model.graph.value_info[:]
+    for output in model.graph.output:
+        output.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+    return model
+
+
 IMAGE = (2, 3, 5, 4)
 
 

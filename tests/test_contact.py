@@ -11,7 +11,7 @@ from srd_onnx.errors import InputError, OptionError, UnknownTensorError
 from srd_onnx.targets import Contrast
 from tests.attention_nets import multihead
 from tests.nets import small_cnn
-from tests.test_several import in_single
+from tests.small_nets import in_single
 
 DATA = np.random.default_rng(3).standard_normal((1, 3, 32, 32)).astype(np.float32)
 EVERY = Choice(top=10**6)

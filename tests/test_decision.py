@@ -16,8 +16,7 @@ from srd_onnx.zoo import sample_photo, zoo
 from tests.attention_nets import block, multihead
 from tests.fuzz_graphs import Grown, grown
 from tests.nets import model_of, small_cnn
-from tests.small_nets import concatenation, fan_out, squeeze_and_excite, tokens
-from tests.test_several import in_single
+from tests.small_nets import concatenation, fan_out, in_single, squeeze_and_excite, tokens
 
 DATA = np.random.default_rng(3).standard_normal((3, 3, 32, 32)).astype(np.float32)
 

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 from hypothesis import HealthCheck, given, settings
-from onnx import helper, numpy_helper
+from onnx import helper
 
 from srd_onnx import Explainer, Explanation, runs
 from srd_onnx.errors import SrdOnnxError
@@ -17,7 +16,7 @@ from srd_onnx.zoo import sample_photo, zoo
 from tests.attention_nets import block, multihead, windows
 from tests.fuzz_graphs import Grown, grown
 from tests.nets import model_of, small_cnn, two_nodes
-from tests.small_nets import Net, tokens
+from tests.small_nets import in_single, tokens
 
 EXACT = 1e-5  # relative to the largest number of the map
 
@@ -101,20 +100,6 @@ NETS = [
     block("fused", fused=True),
     block("mask", mask="causal"),
 ]
-
-
-def in_single(net: Net) -> onnx.ModelProto:
-    """In single precision, since ONNX Runtime has no Erf and no convolution in double."""
-    model = net.model()
-    for tensor in model.graph.initializer:
-        array = numpy_helper.to_array(tensor)
-        if array.dtype == np.float64:
-            tensor.CopyFrom(numpy_helper.from_array(array.astype(np.float32), tensor.name))
-    model.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.FLOAT
-    del model.graph.value_info[:]
-    for output in model.graph.output:
-        output.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
-    return model
 
 
 @pytest.mark.parametrize("net", NETS, ids=str)

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from srd_onnx.errors import OptionError
+from srd_onnx.methods.black_box import occlusion, rise
+from srd_onnx.methods.controls import centre, random, sobel
 from srd_onnx.methods.gradients import gradient_times_input, saliency
 from srd_onnx.methods.method import SRD, Attribute, Attributed, Method
 from srd_onnx.subject import Settings
@@ -16,7 +18,18 @@ from srd_onnx.subject import Settings
 __all__ = ["METHODS", "SRD", "Attribute", "Attributed", "Method", "method_named", "peer_settings"]
 
 METHODS: Mapping[str, Callable[..., Method]] = MappingProxyType(
-    {make().name: make for make in (saliency, gradient_times_input)}
+    {
+        make().name: make
+        for make in (
+            saliency,
+            gradient_times_input,
+            occlusion,
+            rise,
+            random,
+            sobel,
+            centre,
+        )
+    }
 )
 
 

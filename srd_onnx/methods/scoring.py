@@ -1,0 +1,195 @@
+"""The model alone, run on many changed inputs: what black-box methods see of it."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnxruntime
+from onnx import ModelProto
+
+from graph_rules import EXPANSIONS, RULES
+from srd_onnx.assemble import exposed, pruned
+from srd_onnx.engine import Case, of_batch
+from srd_onnx.errors import SrdOnnxError
+from srd_onnx.ir import Array, Value
+from srd_onnx.options import Seed
+from srd_onnx.plan import Plan, forward_plan
+from srd_onnx.roles import Role
+from srd_onnx.runtime import make_session, run
+from srd_onnx.simplify import simplify
+from srd_onnx.subject import Subject
+
+_MOST_ROWS = 32
+_MOST_NUMBERS = 1 << 22  # of an input, that one run takes: 27 photos of 224 × 224
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """What the model says of M inputs.
+
+    Shapes: scores [M, K], the target tensor flattened; probabilities [M, K]: of the classes, as the model gives them or
+    by a softmax (a sigmoid of a single score); the scores themselves where another tensor is explained.
+    """
+
+    scores: Array
+    probabilities: Array
+
+
+def joined(parts: Iterable[Scored]) -> Scored:
+    """One after the other."""
+    found = list(parts)
+    return Scored(
+        np.concatenate([one.scores for one in found]), np.concatenate([one.probabilities for one in found])
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Scorer:
+    """A session of the model, for a batch that bounds what it needs of memory.
+
+    Attributes:
+        plan: inputs and target, for the shapes of the case.
+        size: inputs per run.
+        link: the output of the model, where what is explained comes before a softmax or sigmoid at its end.
+        classes: whether what is explained are the scores of classes.
+    """
+
+    plan: Plan
+    session: onnxruntime.InferenceSession
+    size: int
+    batched: frozenset[str]
+    link: Value | None
+    classes: bool
+
+    def __call__(self, feeds: Mapping[str, Array]) -> Scored:
+        """Score any number of inputs, `size` at a time.
+
+        Args:
+            feeds: the graph's inputs; those with a batch axis with M of them.
+        """
+        names = [self.plan.target.name, *([self.link.name] if self.link else [])]
+        count = next((len(array) for name, array in feeds.items() if name in self.batched), 1)
+        parts = []
+        for start in range(0, count, self.size):
+            taken = min(self.size, count - start)
+            found = run(self.session, names, {n: self._filled(n, a, start) for n, a in feeds.items()})
+            parts.append([array.reshape(self.size, -1)[:taken] for array in found])
+        scores, *linked = (np.concatenate(part) for part in zip(*parts, strict=True))
+        if not self.classes:
+            return Scored(scores, scores)
+        return Scored(scores, _given(linked[0]) if linked else _likely(scores))
+
+    def changed(self, item: Mapping[str, Array], source: str, rows: Array) -> Scored:
+        """Score one item with each of M rows in place of one of its inputs.
+
+        Args:
+            item: its inputs, with a batch of one where there is a batch axis.
+            source: the name of the input.
+            rows: [M, *input].
+        """
+        if source not in self.batched:
+            return joined(self({**item, source: row}) for row in rows)
+        others = {n: np.repeat(a, len(rows), axis=0) if n in self.batched else a for n, a in item.items()}
+        return self({**others, source: rows})
+
+    def _filled(self, name: str, array: Array, start: int) -> Array:
+        """The inputs from `start` on, filled up with the last."""
+        if name not in self.batched:
+            return array
+        part = array[start : start + self.size]
+        return np.concatenate([part, np.repeat(part[-1:], self.size - len(part), axis=0)])
+
+
+def compile_scorer(subject: Subject, case: Case, *, many: bool = True) -> Scorer:
+    """Compile the model alone.
+
+    Args:
+        subject: the model.
+        case: its shapes, and what is explained.
+        many: for many more inputs than the case has.
+
+    Raises:
+        SrdOnnxError: whatever keeps the model from being run.
+    """
+    forward, graph = simplify(subject.model.proto, case.shapes, EXPANSIONS, RULES)
+    plan = forward_plan(graph, case.start, RULES, case.options, case.explained)
+    batched = frozenset(name for name, axes in case.start.items() if axes.roles[:1] == (Role.BATCH,))
+    output, classes = graph.outputs[0], case.explained is None
+    linked = classes and output.name != plan.target.name and output.known and output.is_float
+    link = output if linked and np.prod(output.shape) == np.prod(plan.target.shape) else None
+    values, size = [plan.target, *([link] if link else [])], plan.batch
+    if many and batched == case.start.keys():
+        rows = rows_at_once(math.prod(plan.sources[0].shape) // plan.batch)
+        wide = _wide(subject, case, rows, values)
+        if wide is not None:
+            (forward, values), size = wide, rows
+    session = make_session(
+        pruned(exposed(forward, values)).SerializeToString(), subject.providers, subject.threads
+    )
+    return Scorer(plan, session, size, batched, link, classes)
+
+
+def rows_at_once(numbers: int) -> int:
+    """How many inputs of so many numbers each one run takes, so that memory is bounded."""
+    return max(1, min(_MOST_ROWS, _MOST_NUMBERS // max(numbers, 1)))
+
+
+def _wide(
+    subject: Subject, case: Case, rows: int, wanted: Sequence[Value]
+) -> tuple[ModelProto, list[Value]] | None:
+    """The simplified model for so many inputs and the same tensors in it; None where the model does not take them."""
+    own = of_batch(subject.model.proto, case, rows)
+    if own is None:
+        return None
+    try:
+        forward, graph = simplify(subject.model.proto, own.shapes, EXPANSIONS, RULES)
+    except SrdOnnxError:
+        # Something inside is made for the batch of the case. As many at a time is right for any model.
+        return None
+    found = [graph.values.get(value.name) for value in wanted]
+    values = [value for value in found if value is not None]
+    fits = len(values) == len(wanted) and all(
+        value.known and value.shape == (rows, *one.shape[1:])
+        for value, one in zip(values, wanted, strict=True)
+    )
+    return (forward, values) if fits else None
+
+
+def directions(kind: Seed, seed: Array, scores: Array) -> Array:
+    """What is explained, as directions float64 [N, K] in the space of the scores; see `Options.seed`.
+
+    Args:
+        kind: of the seed.
+        seed: targets, int64 [N], -1 for the top class; or directions [N, K], which are taken as they are.
+        scores: [N, K].
+    """
+    if seed.ndim == 2:
+        return np.asarray(seed, np.float64)
+    rows = np.arange(len(scores))
+    chosen = np.where(seed < 0, scores.argmax(axis=1), seed)
+    direction = np.zeros(scores.shape)
+    direction[rows, chosen] = 1
+    if kind == "logprob":
+        direction -= softmax(scores)
+    if kind == "contrast":
+        others = np.where(direction > 0, -np.inf, scores)
+        direction[rows, others.argmax(axis=1)] -= 1
+    return direction
+
+
+def softmax(scores: Array) -> Array:
+    """Over the last axis, in double precision."""
+    powers = np.exp(np.asarray(scores, np.float64) - scores.max(axis=-1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
+
+
+def _likely(scores: Array) -> Array:
+    if scores.shape[1] == 1:
+        return np.asarray(1 / (1 + np.exp(-np.asarray(scores, np.float64))))
+    return softmax(scores)
+
+
+def _given(output: Array) -> Array:
+    """Probabilities from the output of the model, which a log-softmax gives the logarithms of."""
+    return np.exp(output) if (output < 0).any() else output
