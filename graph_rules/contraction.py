@@ -137,6 +137,12 @@ def contraction_replay(emit: Emitter, node: Node, news: Flows, c: Contraction) -
     return again(emit, node, news) if _sharing(node, emit.roles, c) < 2 else None
 
 
+def contraction_weights(node: Node, c: Contraction) -> int | None:
+    """The constant one of two factors."""
+    constant = [i for i in range(len(c.terms)) if node.input(i).constant is not None]
+    return constant[0] if len(c.terms) == 2 and len(constant) == 1 else None
+
+
 def contraction_routes(node: Node, roles: Roles, c: Contraction) -> bool:
     """One operand carries, and no positions of it are summed over."""
     carriers = contraction_carriers(node, roles, c)

@@ -1,6 +1,6 @@
 """Convolution, any rank, group, stride, dilation and padding."""
 
-from graph_rules.registry import cotangent, rule, to_first
+from graph_rules.registry import cotangent, rule, second, to_first
 from graph_rules.taps import conv_taps
 from graph_rules.windows import (
     Window,
@@ -76,6 +76,7 @@ def _taps(emit: Emitter, node: Node) -> Taps:
     lossy=_lossy,
     taps=_taps,
     replay=again,
+    weights=second,
 )
 def conv(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``g_x[i] = Σ_{o,k: o s + k d - p = i} W_k^T g[o]``: the transposed convolution, weights constant."""

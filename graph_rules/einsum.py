@@ -11,6 +11,7 @@ from graph_rules.contraction import (
     contraction_routes,
     contraction_spread,
     contraction_taps,
+    contraction_weights,
     flowing,
     halved,
     moved,
@@ -75,6 +76,10 @@ def _replay(emit: Emitter, node: Node, news: Flows) -> Flows | None:
     return contraction_replay(emit, node, news, _equation(node))
 
 
+def _weights(node: Node) -> int | None:
+    return contraction_weights(node, _equation(node))
+
+
 def _taps(emit: Emitter, node: Node) -> Taps | None:
     return contraction_taps(emit, node, _equation(node))
 
@@ -115,6 +120,7 @@ def _to_operand(emit: Emitter, node: Node, c: Contraction, g: str, index: int) -
     routes=_routes,
     spread=_spread,
     replay=_replay,
+    weights=_weights,
     taps=_taps,
 )
 def einsum(emit: Emitter, node: Node, cotangents: Flows) -> Flows:

@@ -11,6 +11,7 @@ from graph_rules.contraction import (
     contraction_routes,
     contraction_spread,
     contraction_taps,
+    contraction_weights,
     flowing,
     halved,
 )
@@ -58,6 +59,10 @@ def _replay(emit: Emitter, node: Node, news: Flows) -> Flows | None:
     return contraction_replay(emit, node, news, _products(node))
 
 
+def _weights(node: Node) -> int | None:
+    return contraction_weights(node, _products(node))
+
+
 def _taps(emit: Emitter, node: Node) -> Taps | None:
     return contraction_taps(emit, node, _products(node))
 
@@ -89,6 +94,7 @@ def _transposed(emit: Emitter, value: Value, side: int) -> str:
     routes=_routes,
     spread=_spread,
     replay=_replay,
+    weights=_weights,
     taps=_taps,
 )
 def matmul(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
@@ -147,6 +153,7 @@ def _gemm_factor(emit: Emitter, node: Node, g: str, side: int) -> str:
     spread=_spread,
     bias=_gemm_bias,
     replay=_replay,
+    weights=_weights,
 )
 def gemm(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``y = alpha A' B' + beta C``: ``alpha g B'^T``, ``alpha A'^T g``, transposed back; ``beta g`` to C."""

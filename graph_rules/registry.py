@@ -25,6 +25,11 @@ def varying(node: Node, roles: Roles) -> tuple[int, ...]:
     )
 
 
+def second(_node: Node) -> int:
+    """Its weights are input 1."""
+    return 1
+
+
 def nothing(_node: Node, _roles: Roles) -> tuple[int, ...]:
     """No carriers: the result is constant under a fixed pattern, and counts as a constant from there on."""
     return ()
@@ -121,6 +126,7 @@ def rule(
     far: bool = False,
     replay: Callable[[Emitter, Node, Flows], Flows | None] | None = None,
     active: Callable[[Emitter, Node], str | None] | None = None,
+    weights: Callable[[Node], int | None] | None = None,
     table: dict[OpKey, Rule] = RULES,
 ) -> Callable[[Vjp], Vjp]:
     """Register a VJP for exactly these `since_version`s of an operator; see `srd_onnx.rule.Rule` for the rest.
@@ -147,6 +153,7 @@ def rule(
             far,
             replay,
             active,
+            weights,
         )
         for since in versions:
             key = OpKey(domain, op_type, since)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from graph_rules.registry import cotangent, rule, to_first
+from graph_rules.registry import cotangent, rule, second, to_first
 from graph_rules.windows import window_roles
 from srd_onnx.emit import Emitter
 from srd_onnx.errors import ShapeError
@@ -129,6 +129,7 @@ def _lossy(node: Node) -> bool:
     bias=_bias,
     lossy=_lossy,
     replay=again,
+    weights=second,
 )
 def conv_transpose(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``g_x[i] = Σ_k W_k g[i s - p + k d]``: a plain convolution with the same weights, which are constant."""

@@ -1,6 +1,6 @@
 """What arrives at the boundary, uncollapsed: the session behind gradients, class activation maps and LRP."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -97,7 +97,7 @@ def compile_cotangents(
     providers: Sequence[str],
     threads: int | None,
     *,
-    policy: Policy = DERIVATIVE,
+    policy: Policy | Callable[[Plan], Policy] = DERIVATIVE,
     biases: bool = False,
 ) -> CotangentSession:
     """Compile what travels from the target to `case.options.boundary` under a policy.
@@ -109,14 +109,16 @@ def compile_cotangents(
         expansions: see `plan_for`.
         providers: see `make_session`.
         threads: see `make_session`.
-        policy: what travels.
+        policy: what travels; or what decides it of the plan.
         biases: give what each bias contributes, too.
 
     Raises:
         SrdOnnxError: whatever keeps the model from being explained, before any of it runs.
     """
     forward, plan = plan_for(model, case, rules, expansions)
-    made = build_cotangents(plan, policy, free=case.free)
+    plan.require_complete()
+    decided = policy if isinstance(policy, Policy) else policy(plan)
+    made = build_cotangents(plan, decided, free=case.free)
     seeded, dtype = made.seeded, made.seeded.dtype
     outputs = {
         _SEED: (made.seed, Value("", seeded.shape[:1], dtype)),

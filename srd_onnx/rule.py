@@ -64,6 +64,9 @@ class Rule:
             only some uses: the engine transposes the VJP, see `srd_onnx.replay`.
         active: of a rectifier, emits where its neurons are active (bool, shaped like the output); None where this use
             of the operator is none.
+        weights: of a sum of products, such as a convolution, which input its weights are where they are constant: each
+            output is a sum of elements of the one carrier, each times one of these, and of a bias. None, as also its
+            result for other uses. Methods that change weights (LRP) ask for it.
     """
 
     name: str
@@ -81,6 +84,7 @@ class Rule:
     far: bool
     replay: Callable[[Emitter, Node, Flows], Flows | None] | None
     active: Callable[[Emitter, Node], str | None] | None
+    weights: Callable[[Node], int | None] | None
 
 
 RuleTable = Mapping[OpKey, Rule]

@@ -9,9 +9,13 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from srd_onnx.errors import OptionError
+from srd_onnx.methods.averaged import integrated_gradients, smoothgrad
 from srd_onnx.methods.black_box import occlusion, rise
 from srd_onnx.methods.controls import centre, random, sobel
+from srd_onnx.methods.fullgrad import fullgrad
 from srd_onnx.methods.gradients import gradient_times_input, saliency
+from srd_onnx.methods.guided import guided_backprop
+from srd_onnx.methods.lrp import lrp_composite, lrp_epsilon, lrp_epsilon_plus, lrp_gamma, lrp_zplus
 from srd_onnx.methods.method import SRD, Attribute, Attributed, Method
 from srd_onnx.subject import Settings
 
@@ -23,6 +27,15 @@ METHODS: Mapping[str, Callable[..., Method]] = MappingProxyType(
         for make in (
             saliency,
             gradient_times_input,
+            integrated_gradients,
+            smoothgrad,
+            guided_backprop,
+            fullgrad,
+            lrp_epsilon,
+            lrp_zplus,
+            lrp_gamma,
+            lrp_epsilon_plus,
+            lrp_composite,
             occlusion,
             rise,
             random,

@@ -1,6 +1,6 @@
 """Methods that read the derivative of the score by the input."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -20,7 +20,12 @@ Reduction = Literal["sum", "greatest"]
 
 
 def at_inputs(
-    subject: Subject, case: Case, *, policy: Policy = DERIVATIVE, tangent: bool = True, biases: bool = False
+    subject: Subject,
+    case: Case,
+    *,
+    policy: Policy | Callable[[Plan], Policy] = DERIVATIVE,
+    tangent: bool = True,
+    biases: bool = False,
 ) -> CotangentSession:
     """What arrives at the inputs of the model, neuron by neuron."""
     own = replace(case, options=replace(case.options, boundary=subject.ports[0].name), tangent=tangent)
@@ -45,15 +50,19 @@ def by_position(plan: Plan, source: Value, neurons: Array, reduction: Reduction)
 
 
 @dataclass(frozen=True, eq=False)
-class _Gradient:
+class Gradient:
+    """What arrives at the inputs, or its product with them."""
+
     session: CotangentSession
     times_input: bool
 
     @property
     def plan(self) -> Plan:
+        """What is done."""
         return self.session.plan
 
     def __call__(self, feeds: Mapping[str, Array], seed: Array) -> Attributed:
+        """Maps of one batch; see `Attribute`."""
         arrived = self.session(feeds, seed)
         maps = {}
         for source in self.plan.sources:
@@ -72,7 +81,7 @@ def saliency() -> Method:
         "Saliency",
         "gradient",
         "Simonyan, Vedaldi, Zisserman 2014, arXiv 1312.6034",
-        lambda subject, case: _Gradient(at_inputs(subject, case), times_input=False),
+        lambda subject, case: Gradient(at_inputs(subject, case), times_input=False),
     )
 
 
@@ -83,5 +92,5 @@ def gradient_times_input() -> Method:
         "Gradient × Input",
         "gradient",
         "Shrikumar, Greenside, Shcherbina, Kundaje 2016, arXiv 1605.01713",
-        lambda subject, case: _Gradient(at_inputs(subject, case), times_input=True),
+        lambda subject, case: Gradient(at_inputs(subject, case), times_input=True),
     )

@@ -1,0 +1,197 @@
+"""Methods that average the derivative over several inputs: Integrated Gradients and SmoothGrad."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+
+from srd_onnx.cotangents import CotangentSession
+from srd_onnx.engine import Case
+from srd_onnx.errors import OptionError, UnsupportedCaseError
+from srd_onnx.ir import Array, Value
+from srd_onnx.methods.gradients import at_inputs, by_position
+from srd_onnx.methods.method import Attributed, Method
+from srd_onnx.options import Seed
+from srd_onnx.plan import Plan
+from srd_onnx.roles import Role
+from srd_onnx.subject import Subject, at_least_one
+
+
+def directions(scores: Array, seed: Array, kind: Seed) -> Array:
+    """What is explained as directions [N, K], as `srd_onnx.seed.of_class` emits them.
+
+    They are taken at the input itself and stay the same at the others, so that all derivatives are of one number.
+
+    Args:
+        scores: [N, K].
+        seed: int64 [N], -1 for the greatest; or directions.
+        kind: see `Options.seed`.
+    """
+    if seed.ndim == 2:
+        return seed
+    count = scores.shape[1]
+    chosen = np.where(seed < 0, scores.argmax(axis=1), seed)
+    onehot = np.eye(count, dtype=scores.dtype)[chosen]
+    if kind == "logit":
+        return onehot
+    if kind == "logprob":
+        grown = np.exp(scores - scores.max(axis=1, keepdims=True))
+        return np.asarray(onehot - grown / grown.sum(axis=1, keepdims=True), scores.dtype)
+    others = np.where(onehot > 0, -np.inf, scores)
+    return np.asarray(onehot - np.eye(count, dtype=scores.dtype)[others.argmax(axis=1)], scores.dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class _Averaged:
+    """What both share: a session that takes directions, and the explained number at an input."""
+
+    session: CotangentSession
+    kind: Seed
+
+    @property
+    def plan(self) -> Plan:
+        return self.session.plan
+
+    def at(self, feeds: Mapping[str, Array], seed: Array) -> tuple[Array, Array]:
+        """Scores and direction, [N, K] each, at the input itself."""
+        scores = self.session(feeds, self._nowhere()).scores
+        return scores, directions(scores, seed, self.kind)
+
+    def _nowhere(self) -> Array:
+        batch, target = self.plan.batch, self.plan.target
+        return np.zeros((batch, int(np.prod(target.shape)) // batch), target.dtype)
+
+    def gradients(self, feeds: Mapping[str, Array], direction: Array) -> Mapping[str, Array]:
+        return self.session(feeds, direction).cotangents
+
+
+def _for_directions(subject: Subject, case: Case) -> CotangentSession:
+    session = at_inputs(subject, replace(case, free=True))
+    for source in session.plan.sources:
+        if not source.is_float:
+            raise UnsupportedCaseError(
+                f"the input '{source.name}' holds integers ({source.dtype}), between which there are no others: "
+                "this method needs an input of real numbers"
+            )
+    return session
+
+
+@dataclass(frozen=True, eq=False)
+class _Integrated(_Averaged):
+    steps: int
+    baseline: float
+
+    def __call__(self, feeds: Mapping[str, Array], seed: Array) -> Attributed:
+        scores, direction = self.at(feeds, seed)
+        sources = self.plan.sources
+        start = {**feeds, **{s.name: np.full_like(feeds[s.name], self.baseline) for s in sources}}
+        means = {s.name: np.zeros(feeds[s.name].shape) for s in sources}
+        places, weights = np.polynomial.legendre.leggauss(self.steps)
+        for place, weight in zip((places + 1) / 2, weights / 2, strict=True):
+            between = {s.name: _between(start[s.name], feeds[s.name], float(place)) for s in sources}
+            for name, gradient in self.gradients({**feeds, **between}, direction).items():
+                means[name] += weight * gradient
+        maps = {
+            s.name: by_position(self.plan, s, (feeds[s.name] - start[s.name]) * means[s.name], "sum")
+            for s in sources
+        }
+        before = (self.session(start, self._nowhere()).scores * direction).sum(axis=1)
+        return Attributed(
+            maps, (scores * direction).sum(axis=1), scores, {f"baseline {self.baseline:g}": before}
+        )
+
+
+def _between(start: Array, end: Array, place: float) -> Array:
+    return np.asarray(start + place * (end - start), end.dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class _Smooth(_Averaged):
+    samples: int
+    noise: float
+    seed: int
+
+    def __call__(self, feeds: Mapping[str, Array], seed: Array) -> Attributed:
+        scores, direction = self.at(feeds, seed)
+        sources = self.plan.sources
+        means = {s.name: np.zeros(feeds[s.name].shape) for s in sources}
+        for sample in range(self.samples):
+            noisy = {
+                s.name: self._noisy(feeds[s.name], s, sample, number) for number, s in enumerate(sources)
+            }
+            for name, gradient in self.gradients({**feeds, **noisy}, direction).items():
+                means[name] += gradient / self.samples
+        maps = {s.name: by_position(self.plan, s, means[s.name], "greatest") for s in sources}
+        return Attributed(maps, (scores * direction).sum(axis=1), scores)
+
+    def _noisy(self, x: Array, source: Value, sample: int, number: int) -> Array:
+        """With normal noise, of a width that is a part of the range of the item; the same noise for each item."""
+        roles = self.plan.roles[source.name].roles
+        items = tuple(axis for axis, role in enumerate(roles) if role is Role.BATCH)
+        others = tuple(axis for axis in range(x.ndim) if axis not in items)
+        width = self.noise * (x.max(axis=others, keepdims=True) - x.min(axis=others, keepdims=True))
+        shape = [1 if axis in items else size for axis, size in enumerate(x.shape)]
+        normal = np.random.default_rng([self.seed, sample, number]).standard_normal(shape)
+        return np.asarray(x + width * normal, x.dtype)
+
+
+def _integrated(steps: int, baseline: float, subject: Subject, case: Case) -> _Integrated:
+    return _Integrated(_for_directions(subject, case), case.options.seed, steps, baseline)
+
+
+def _smooth(samples: int, noise: float, seed: int, subject: Subject, case: Case) -> _Smooth:
+    return _Smooth(_for_directions(subject, case), case.options.seed, samples, noise, seed)
+
+
+def integrated_gradients(steps: int = 50, baseline: float = 0.0) -> Method:
+    """``Σ over channels of (x - b) ∫ dz/dx(b + t (x - b)) dt``, the integral from 0 to 1 (Sundararajan et al. 2017).
+
+    The score of the baseline is booked, so that map and ledger sum to the explained number up to the error of the
+    quadrature, which is Gauss-Legendre's as in captum.
+
+    Args:
+        steps: points of the quadrature; each is a pass forward and back.
+        baseline: b, the same number everywhere, in the units of the model's input (behind the preprocessing).
+
+    Raises:
+        OptionError: a value means nothing.
+    """
+    at_least_one("steps", steps)
+    if not np.isfinite(baseline):
+        raise OptionError(f"baseline={baseline}: it must be a finite number")
+    return Method(
+        "integrated-gradients",
+        "Integrated Gradients",
+        "gradient",
+        "Sundararajan, Taly, Yan 2017, arXiv 1703.01365",
+        partial(_integrated, steps, baseline),
+        {"steps": steps, "baseline": baseline},
+        complete=True,
+    )
+
+
+def smoothgrad(samples: int = 25, noise: float = 0.15, seed: int = 0) -> Method:
+    """``max over channels of |mean of dz/dx(x + noise)|`` (Smilkov et al. 2017).
+
+    Args:
+        samples: how many noisy inputs.
+        noise: standard deviation of the normal noise, as a part of the range (max - min) of the input.
+        seed: of the noise, which is otherwise decided by the number of the sample alone.
+
+    Raises:
+        OptionError: a value means nothing.
+    """
+    at_least_one("samples", samples)
+    if not (np.isfinite(noise) and noise >= 0):
+        raise OptionError(f"noise={noise}: it must be a part of the range of the input, such as 0.15")
+    if seed < 0:
+        raise OptionError(f"seed={seed}: it must not be negative")
+    return Method(
+        "smoothgrad",
+        "SmoothGrad",
+        "gradient",
+        "Smilkov, Thorat, Kim, Viégas, Wattenberg 2017, arXiv 1706.03825",
+        partial(_smooth, samples, noise, seed),
+        {"samples": samples, "noise": noise, "seed": seed},
+    )
