@@ -1,0 +1,382 @@
+"""How the preset was found: candidates on the tuning half, never on the half that docs/quality.md reports.
+
+    python -m benchmarks.explore
+
+A candidate joins a few maps, each an ordinary explanation with its own boundary, seed and sign. The tuning half: the
+photos of even index, SqueezeNet 1.1 and EfficientNet-Lite1 (which needs PyTorch once, to be exported). Nothing is
+smoothed but by the candidate itself.
+"""
+
+import argparse
+import functools
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import cv2
+import networkx as nx
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import numpy_helper
+from scipy.ndimage import gaussian_filter, uniform_filter
+from scipy.stats import spearmanr
+
+from benchmarks.imagenet import explainer_of, photos
+from benchmarks.machine import header
+from graph_rules import EXPANSIONS, RULES
+from srd_onnx import Explainer
+from srd_onnx.cotangents import CotangentSession, compile_cotangents
+from srd_onnx.inputs import read_items
+
+Array = NDArray[Any]
+T = TypeVar("T")
+MODELS = ("squeezenet11", "efficientnet_lite1")
+STEPS = 24  # of insertion and of deletion
+FINEST = 16  # input positions for each position of the finest boundary
+SURE = 0.3  # the probability from which a photo may stand in a grid
+GRIDS, NOISY, NOISE = 6, 2, 0.1
+
+
+# What a candidate is made of
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """A model and its explainers, each made once.
+
+    `finer`: the last tensor that all relevance passes of every scale finer than the encoder's, coarse to fine.
+    """
+
+    base: Explainer
+    encoder: str
+    finer: tuple[str, ...]
+    counts: Mapping[str, int]
+    output: str
+    _kept: dict[Any, Any] = field(default_factory=dict)
+
+    def explainer(self, tensor: str, seed: str, sign: str) -> Explainer:
+        """What explains with this boundary, seed and sign."""
+        make = functools.partial(_like, self.base, boundary=tensor, seed=seed, sign=sign)
+        return _once(self._kept, (tensor, seed, sign), make)
+
+    def cotangents(self) -> CotangentSession:
+        """The derivative at the encoder."""
+        case = self.base.case(self.base.shown_shapes())
+        make = functools.partial(
+            compile_cotangents, self.base.model.proto, case, RULES, EXPANSIONS, self.base.providers, 1
+        )
+        return _once(self._kept, "cotangents", make)
+
+    @property
+    def area(self) -> int:
+        """Positions of the input."""
+        return math.prod(self.base.input_shape[2:])
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """One input [3, H, W] and one target of one network; every map of it is computed once."""
+
+    network: Network
+    pixels: Array
+    target: int
+    _kept: dict[Any, Array] = field(default_factory=dict)
+
+    def map(self, tensor: str, seed: str = "logprob", sign: str = "positive") -> Array:
+        """The explanation [H, W] with this boundary, seed and sign."""
+
+        def explained() -> Array:
+            explainer = self.network.explainer(tensor, seed, sign)
+            return explainer.explain(self.pixels[None], self.target)[0].relevance.astype(np.float64)
+
+        return _once(self._kept, (tensor, seed, sign), explained)
+
+    def grad_cam(self) -> Array:
+        """Grad-CAM at the encoder (Selvaraju et al. 2017), bilinear."""
+        net = self.network
+        port = net.base.ports[0].name
+        arrived = net.cotangents()({port: self.pixels[None]}, np.array([self.target]))
+        gradient, value = arrived.cotangents[net.encoder][0], arrived.values[net.encoder][0]
+        cam = np.maximum((gradient.mean(axis=(1, 2), keepdims=True) * value).sum(axis=0), 0)
+        return np.asarray(
+            cv2.resize(cam, self.pixels.shape[:0:-1], interpolation=cv2.INTER_LINEAR), np.float64
+        )
+
+    def boundaries(self, finest: int = FINEST) -> list[str]:
+        """Finer scales that have at most 1/`finest` of the input's positions (a tenth more where sizes are odd)."""
+        net = self.network
+        return [name for name in net.finer if net.counts[name] * finest <= 1.1 * net.area] or [*net.finer[:1]]
+
+
+def _once(kept: dict[Any, Any], key: Any, make: Callable[[], T]) -> T:
+    if key not in kept:
+        kept[key] = make()
+    found: T = kept[key]
+    return found
+
+
+def _like(base: Explainer, **options: Any) -> Explainer:
+    data = base.model.proto.SerializeToString()
+    return Explainer(
+        data,
+        preset="paper",
+        preprocess=base.preprocess,
+        layout=base.layout,
+        threads=1,
+        providers="cpu",
+        **options,
+    )
+
+
+def network_of(base: Explainer) -> Network:
+    """With the tensors that all relevance passes: the last one of every number of positions."""
+    plan = base.with_boundary(base.ports[0].name).plan
+    edges = nx.DiGraph()
+    for step in plan.steps:
+        for value in step.node.outputs:
+            if value is not None:
+                edges.add_edges_from((step.node.input(i).name, value.name) for i in step.carriers)
+    (encoder,) = base.plan.boundary
+    source, values = plan.sources[0].name, plan.graph.values
+    before = nx.immediate_dominators(edges, source)
+    passed = [plan.target.name]
+    while passed[-1] != source:
+        passed.append(before[passed[-1]])
+    counts = {name: plan.roles[name].count(values[name]) for name in passed[-2::-1]}
+    last = {count: name for name, count in counts.items()}
+    finer = tuple(last[count] for count in sorted(last) if count > counts[encoder])
+    return Network(base, encoder, finer, counts, plan.target.name)
+
+
+# Candidates
+
+Candidate = Callable[[Picture], Array]
+
+
+def joined(of: Callable[[Picture], list[Array]], *, smooth: int = 5, power: float = 1.0) -> Candidate:
+    """The geometric mean of the positive parts, smoothed by a box applied twice, to a power."""
+
+    def candidate(picture: Picture) -> Array:
+        maps = [np.maximum(one, 0) for one in of(picture)]
+        mean = np.prod([one ** (1 / len(maps)) for one in maps], axis=0)
+        return np.asarray(np.maximum(smoothed(mean, smooth), 0) ** power)
+
+    return candidate
+
+
+def smoothed(relevance: Array, size: int) -> Array:
+    """Averaged over a box, twice; outside the picture there is nothing."""
+    if size < 2:
+        return relevance
+    once = uniform_filter(relevance, size, mode="constant")
+    return np.asarray(uniform_filter(once, size, mode="constant"))
+
+
+def scales(
+    count: int | None = None, seed: str = "logprob", finest: int = FINEST
+) -> Callable[[Picture], list[Array]]:
+    """The encoder's map, signed, and those of the finer boundaries, positive: `count` of them or all."""
+
+    def maps(p: Picture) -> list[Array]:
+        finer = p.boundaries(finest)[:count]
+        return [p.map(p.network.encoder, sign="signed"), *(p.map(name, seed) for name in finer)]
+
+    return maps
+
+
+def centre(picture: Picture) -> Array:
+    """A control: a blob in the middle."""
+    rows, columns = (np.linspace(-1, 1, size) for size in picture.pixels.shape[1:])
+    return np.asarray(np.exp(-4.5 * (rows[:, None] ** 2 + columns**2)))
+
+
+def noise(picture: Picture) -> Array:
+    """A control: every pixel at random, another map for every picture and target."""
+    words = np.frombuffer(picture.pixels.tobytes(), np.uint32)
+    return np.random.default_rng([int(words.sum()), picture.target]).random(picture.pixels.shape[1:])
+
+
+CANDIDATES: Mapping[str, Candidate] = {
+    "control: random": noise,
+    "control: centre": centre,
+    "Grad-CAM": Picture.grad_cam,
+    "gradient × input": lambda p: p.map(p.network.base.ports[0].name, "logit", "signed"),
+    "`paper`": lambda p: p.map(p.network.encoder, "logit", "signed"),
+    "`paper`, smoothed": lambda p: smoothed(p.map(p.network.encoder, "logit", "signed"), 5),
+    "encoder, log-probability, signed": lambda p: p.map(p.network.encoder, sign="signed"),
+    "the same, smoothed (second choice)": lambda p: smoothed(p.map(p.network.encoder, sign="signed"), 5),
+    "finest boundary alone, smoothed": lambda p: smoothed(p.map(p.boundaries()[-1]), 5),
+    "encoder and next scale": joined(scales(1)),
+    "**encoder and finer scales**": joined(scales()),
+    "the same, logits at the finer ones": joined(scales(seed="logit")),
+    "the same, not smoothed": joined(scales(), smooth=1),
+    "the same, box of 3": joined(scales(), smooth=3),
+    "the same, finer ones down to stride 2": joined(scales(finest=4)),
+    "the same, squared": joined(scales(), power=2),
+}
+
+
+# Measures
+
+
+def probabilities(net: Network, inputs: Array) -> Array:
+    """Softmax of the logits, [M, K]."""
+    rows = [net.base.preactivations(one[None], net.output) for one in inputs]
+    logits = np.concatenate([next(iter(row.values())).reshape(1, -1) for row in rows]).astype(np.float64)
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+
+def insertion_less_deletion(picture: Picture, relevance: Array) -> float:
+    """Area between the two curves of the probability; what is not there is blurred."""
+    x = picture.pixels
+    blurred = np.stack([gaussian_filter(plane, x.shape[1] / 20) for plane in x])
+    ties = np.random.default_rng(0).random(relevance.size)
+    rank = np.empty(relevance.size, np.int64)
+    rank[np.lexsort((ties, -relevance.ravel()))] = np.arange(relevance.size)
+    cuts = (np.linspace(0, 1, STEPS + 1) * relevance.size).astype(int)
+    kept = rank.reshape(relevance.shape) < cuts[:, None, None, None]
+    areas = [
+        np.trapezoid(
+            probabilities(picture.network, np.where(mask, x, blurred).astype(np.float32))[:, picture.target]
+        )
+        for mask in (kept, ~kept)
+    ]
+    return float(areas[0] - areas[1]) / STEPS
+
+
+def gini(relevance: Array) -> float:
+    """Sparseness of the magnitudes (Chalasani et al. 2020)."""
+    sizes = np.sort(np.abs(relevance).ravel())
+    ranks = 2 * np.arange(1, sizes.size + 1) - sizes.size - 1
+    return float((ranks * sizes).sum() / max(sizes.size * sizes.sum(), 1e-30))
+
+
+def in_cell(relevance: Array, cell: int) -> float:
+    """Grid Pointing Game (Böhle et al. 2021): the share of the positive relevance in one of 2 × 2 cells."""
+    positive = np.maximum(relevance, 0)
+    half = [np.array_split(part, 2, axis=1) for part in np.array_split(positive, 2, axis=0)]
+    return float(half[cell // 2][cell % 2].sum() / positive.sum()) if positive.any() else 0.25
+
+
+def rank_correlation(a: Array, b: Array) -> float:
+    """Spearman's; 0 of a flat map."""
+    return float(spearmanr(a.ravel(), b.ravel()).statistic) if np.ptp(a) and np.ptp(b) else 0.0
+
+
+# The tuning half
+
+
+@dataclass(frozen=True, eq=False)
+class Half:
+    """Pictures of one model: as they are, for a redrawn class layer, with noise, and of each grid its four targets."""
+
+    plain: list[Picture]
+    redrawn: list[Picture]
+    noisy: list[list[Picture]]
+    grids: list[list[Picture]]
+
+
+def redrawn(base: Explainer, seed: int) -> Explainer:
+    """The same model with other weights in its class layer, of the same mean and deviation."""
+    proto = onnx.ModelProto()
+    proto.CopyFrom(base.model.proto)
+    tensors = {tensor.name: tensor for tensor in proto.graph.initializer}
+    node = [n for n in proto.graph.node if n.op_type in ("Gemm", "Conv") and n.input[1] in tensors][-1]
+    rng = np.random.default_rng(seed)
+    for name in node.input[1:]:
+        old = numpy_helper.to_array(tensors[name])
+        new = old.mean() + old.std() * rng.standard_normal(old.shape)
+        tensors[name].CopyFrom(numpy_helper.from_array(new.astype(old.dtype), name))
+    data = proto.SerializeToString()
+    return Explainer(
+        data, preset="paper", preprocess=base.preprocess, layout=base.layout, threads=1, providers="cpu"
+    )
+
+
+def tiled(pictures: list[Array]) -> Array:
+    """Four inputs, each scaled down, in one."""
+    found = np.zeros_like(pictures[0])
+    middle = [size // 2 for size in found.shape[1:]]
+    slices = [(slice(None, at), slice(at, None)) for at in middle]
+    for cell, one in enumerate(pictures):
+        part = found[:, slices[0][cell // 2], slices[1][cell % 2]]
+        size = part.shape[:0:-1]
+        part[:] = np.stack([cv2.resize(plane, size, interpolation=cv2.INTER_AREA) for plane in one])
+    return found
+
+
+def tuning_half(name: str, seed: int) -> Half | None:
+    """Everything of one model; None without PyTorch to export it."""
+    base = explainer_of(name, preset="paper", threads=1, providers="cpu")
+    if base is None:
+        return None
+    net, other = network_of(base), network_of(redrawn(base, seed))
+    items = read_items([str(path) for path in sorted(photos())[::2]], base.ports, base.preprocess)
+    inputs = [base.feeds([item], 1)[base.ports[0].name][0] for item in items]
+    chances = probabilities(net, np.stack(inputs))
+    targets = chances.argmax(axis=1).tolist()
+    rng = np.random.default_rng(seed)
+    noisy = [
+        [
+            Picture(net, (x + NOISE * x.std() * rng.uniform(-1, 1, x.shape)).astype(np.float32), target)
+            for _ in range(NOISY)
+        ]
+        for x, target in zip(inputs, targets, strict=True)
+    ]
+    sure = [i for i, row in enumerate(chances) if row.max() > SURE]
+    grids: list[list[Picture]] = []
+    while len(grids) < GRIDS:
+        chosen = rng.choice(sure, 4, replace=False)
+        if len({targets[i] for i in chosen}) == 4:
+            grid = tiled([inputs[i] for i in chosen])
+            grids.append([Picture(net, grid, targets[i]) for i in chosen])
+    pairs = list(zip(inputs, targets, strict=True))
+    return Half(
+        [Picture(net, *pair) for pair in pairs], [Picture(other, *pair) for pair in pairs], noisy, grids
+    )
+
+
+def measure(half: Half, candidate: Candidate) -> list[float]:
+    """One row of the table: means over the pictures."""
+    maps = [candidate(picture) for picture in half.plain]
+    faithful = [insertion_less_deletion(p, m) for p, m in zip(half.plain, maps, strict=True)]
+    cells = [in_cell(candidate(p), cell) for grid in half.grids for cell, p in enumerate(grid)]
+    random = [rank_correlation(m, candidate(p)) for p, m in zip(half.redrawn, maps, strict=True)]
+    moved = [
+        max(float(np.linalg.norm(candidate(p) - m)) for p in near) / float(np.linalg.norm(m))
+        for near, m in zip(half.noisy, maps, strict=True)
+    ]
+    return [float(np.mean(v)) for v in (faithful, cells, random, [gini(m) for m in maps], moved)]
+
+
+COLUMNS = (
+    "insertion − deletion | grid pointing game | after redrawing the class layer | Gini | max-sensitivity"
+)
+
+
+def main() -> None:
+    """Print a table for each model."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    seed = parser.parse_args().seed
+    print(header(seed, 1))
+    for name in MODELS:
+        half = tuning_half(name, seed)
+        if half is None:
+            print(f"\n{name}: left out, PyTorch is needed to export it")
+            continue
+        net = half.plain[0].network
+        print(f"\n{name}: encoder {net.encoder}, finer scales {', '.join(net.finer)}\n")
+        print(f"| candidate | {COLUMNS} |\n|---|---|---|---|---|---|")
+        for title, candidate in CANDIDATES.items():
+            row = " | ".join(f"{value:z.3f}" for value in measure(half, candidate))
+            print(f"| {title} | {row} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
