@@ -66,10 +66,13 @@ class Explanation:
 
     def png(self) -> bytes:
         """Return the picture that `save` writes."""
+        from srd_onnx.methods.method import title_of
         from srd_onnx.render import panel
 
+        title = title_of(self.meta["method"]) if "method" in self.meta else ""
+        by = f"{title}  ·  " if title else ""
         total = float(np.sum(self.relevance, dtype=np.float64))
-        facts = f"{self.name}  ·  logit {self.score:.4g}  ·  Σ relevance {total:.4g}"
+        facts = f"{self.name}  ·  {by}logit {self.score:.4g}  ·  Σ relevance {total:.4g}"
         flat, remark = as_picture(self.relevance)
         return panel(self.image, flat, self.title, facts + remark)
 

@@ -9,7 +9,6 @@ from rich.text import Text
 
 from srd_onnx.cli.console import cell, lines, note, stdout, write_json
 from srd_onnx.cli.options import (
-    DEFAULT,
     BiasOption,
     BoundaryOption,
     JsonOption,
@@ -31,7 +30,7 @@ _STYLES = {"exact": "green", "approximate": "yellow", "no rule": "bold red"}
 def check(
     *,
     model: ModelArgument,
-    preset: PresetOption = DEFAULT,
+    preset: PresetOption = None,
     boundary: BoundaryOption = None,
     seed: SeedOption = None,
     sign: SignOption = None,

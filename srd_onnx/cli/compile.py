@@ -8,7 +8,6 @@ from rich.text import Text
 
 from srd_onnx.cli.console import cell, note, stdout
 from srd_onnx.cli.options import (
-    DEFAULT,
     BiasOption,
     BoundaryOption,
     LayoutOption,
@@ -32,7 +31,7 @@ def compile_command(
         Path, typer.Option("--out", "-o", metavar="OUT.onnx", help="The file to write.", show_default=False)
     ],
     batch: Annotated[int, typer.Option("--batch", metavar="N", min=1, help="Inputs per run.")] = 1,
-    preset: PresetOption = DEFAULT,
+    preset: PresetOption = None,
     boundary: BoundaryOption = None,
     seed: SeedOption = None,
     sign: SignOption = None,

@@ -13,7 +13,6 @@ from rich.table import Table
 from srd_onnx.cli.console import cell, stdout, write_json
 from srd_onnx.cli.opening import opened
 from srd_onnx.cli.options import (
-    DEFAULT,
     OUT,
     BiasOption,
     BoundaryOption,
@@ -100,7 +99,7 @@ def erf(
     target: TargetOption = None,
     contrast: ContrastOption = None,
     out: OutOption = OUT,
-    preset: PresetOption = DEFAULT,
+    preset: PresetOption = None,
     boundary: BoundaryOption = None,
     seed: SeedOption = None,
     sign: SignOption = None,

@@ -11,7 +11,6 @@ import typer
 from srd_onnx.cli.console import error, note, write_json
 from srd_onnx.cli.opening import opened
 from srd_onnx.cli.options import (
-    DEFAULT,
     OUT,
     BiasOption,
     BoundaryOption,
@@ -19,6 +18,7 @@ from srd_onnx.cli.options import (
     ImagesArgument,
     JsonOption,
     LayoutOption,
+    MethodOption,
     ModelArgument,
     OutOption,
     PresetOption,
@@ -58,7 +58,8 @@ def explain(
     target: TargetOption = None,
     contrast: ContrastOption = None,
     out: OutOption = OUT,
-    preset: PresetOption = DEFAULT,
+    method: MethodOption = None,
+    preset: PresetOption = None,
     boundary: BoundaryOption = None,
     seed: SeedOption = None,
     sign: SignOption = None,
@@ -90,6 +91,7 @@ def explain(
         out,
         preprocess,
         given,
+        method=method,
         preset=preset,
         boundary=boundary,
         seed=seed,

@@ -13,7 +13,6 @@ from rich.table import Table
 from srd_onnx.cli.console import cell, note, stdout, write_json
 from srd_onnx.cli.opening import opened
 from srd_onnx.cli.options import (
-    DEFAULT,
     OUT,
     BiasOption,
     BoundaryOption,
@@ -69,7 +68,7 @@ def layers(
         typer.Option("--all", help="Also layers that act on each position alone or only move relevance."),
     ] = False,
     out: OutOption = OUT,
-    preset: PresetOption = DEFAULT,
+    preset: PresetOption = None,
     boundary: BoundaryOption = None,
     seed: SeedOption = None,
     sign: SignOption = None,

@@ -33,9 +33,23 @@ ModelArgument = Annotated[
     ),
 ]
 PresetOption = Annotated[
-    str,
+    str | None,
     typer.Option(
-        "--preset", metavar="|".join(PRESETS), help="A named set of options.", rich_help_panel=_ENGINE
+        "--preset",
+        metavar="|".join(PRESETS),
+        help=f"A named set of options; {DEFAULT_PRESET} if left out.",
+        show_default=False,
+        rich_help_panel=_ENGINE,
+    ),
+]
+MethodOption = Annotated[
+    str | None,
+    typer.Option(
+        "--method",
+        metavar="NAME[:PARAMETER=VALUE,...]",
+        help="Another method than SRD, to compare with: `srd-onnx methods` lists them.",
+        show_default=False,
+        rich_help_panel=_ENGINE,
     ),
 ]
 BoundaryOption = Annotated[
@@ -43,7 +57,8 @@ BoundaryOption = Annotated[
     typer.Option(
         "--boundary",
         metavar="TENSOR",
-        help="Where sharing ratios take over: 'encoder', a tensor, or a node that computes one.",
+        help="Where sharing ratios take over, or the layer that Grad-CAM and its kin read: 'encoder', a tensor, or a "
+        "node that computes one.",
         show_default=False,
         rich_help_panel=_ENGINE,
     ),
@@ -89,19 +104,18 @@ ContrastOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, and nothing else there.")]
 
-DEFAULT = DEFAULT_PRESET
 OUT = Path("srd-onnx-out")
 
 
 def explainer_for(model: str, **options: Any) -> "Explainer":
-    """An `Explainer`; what it would log is left to the caller to print, once."""
+    """An `Explainer` with the options that are given; what it would log is left to the caller to print, once."""
     import logging
 
     # Without a handler Python prints the warnings of the library; `provider_note` has the same text.
     logging.getLogger("srd_onnx").addHandler(logging.NullHandler())
     from srd_onnx.explainer import Explainer
 
-    return Explainer(model, **options)
+    return Explainer(model, **{name: value for name, value in options.items() if value is not None})
 
 
 def layout_of(text: str | None) -> str | dict[str, str] | None:

@@ -1,6 +1,6 @@
 """What `explain` tells in the terminal: notes that make the result honest, and a table of it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,12 +69,20 @@ def notes_after(explanation: "Explanation", labels: Sequence[str] | None) -> Ite
             f"approximate at {len(names)} nodes, such as {names[0]}: {why}"
             for why, names in by_reason.items()
         )
+    method = explanation.meta["method"]
+    if method.get("note"):
+        yield f"{method['title']}: {method['note']}"
     seed = abs(explanation.meta["seed_value"])
-    if abs(explanation.residual) > _EXACT_ENOUGH * seed:
+    if _adds_up(method) and abs(explanation.residual) > _EXACT_ENOUGH * seed:
         yield (
             f"{explanation.name}, {explanation.title}: relevance and ledger miss the seed by "
             f"{explanation.residual:.3g} (more than {_EXACT_ENOUGH:g} of it): do not rely on this map alone"
         )
+
+
+def _adds_up(method: Mapping[str, Any]) -> bool:
+    """Whether map and ledger sum to the seed by the method's definition; SRD's do."""
+    return bool(method.get("complete", True))
 
 
 def announce_after(explanations: "Sequence[Explanation]", labels: Sequence[str] | None) -> list[str]:
@@ -95,15 +103,19 @@ def show(record: Record) -> None:
         top = " · ".join(f"{_class(one)} {one['logit']:.4g}" for one in record.entries[0]["top5"])
         console.print(Text("top 5: ") + cell(top), soft_wrap=True)
     files = sum(len(entry["files"]) for entry in record.entries)
-    model, options = record.run["model"], record.run["options"]
-    console.print(
-        cell(
-            f"{record.run['provider'].removesuffix('ExecutionProvider')}, preset {record.run['preset']} "
-            f"({', '.join(f'{key} {value}' for key, value in options.items())}), model sha256 {model['sha256'][:12]}"
-        ),
-        soft_wrap=True,
-    )
+    provider, sha256 = record.run["provider"].removesuffix("ExecutionProvider"), record.run["model"]["sha256"]
+    console.print(cell(f"{provider}, {_how(record.run)}, model sha256 {sha256[:12]}"), soft_wrap=True)
     console.print(cell(f"{files} files and {FILE} are in {as_folder(record.folder)}"), soft_wrap=True)
+
+
+def _how(run: Mapping[str, Any]) -> str:
+    """The method, and the options of it that mean something."""
+    from srd_onnx.methods.method import title_of
+
+    options, title = run["options"], title_of(run["method"])
+    if title:
+        return f"{title}, boundary {options['boundary']}, seed {options['seed']}"
+    return f"preset {run['preset']} ({', '.join(f'{key} {value}' for key, value in options.items())})"
 
 
 def _table(record: Record) -> Table:
@@ -121,7 +133,7 @@ def _table(record: Record) -> Table:
             cell(entry["name"]),
             cell(_class({"index": entry["target"], "label": entry["label"]})),
             *(f"{number:.4f}" for number in numbers),
-            f"{entry['residual']:.1e}",
+            f"{entry['residual']:.1e}" if _adds_up(record.run["method"]) else "-",
             cell(f"{entry['files']['png'].removeprefix(safe_file_name(entry['name']))} .npz"),
         )
     return table

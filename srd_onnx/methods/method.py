@@ -75,3 +75,11 @@ class Method:
         """As plain data for a report."""
         found = {"name": self.name, "title": self.title, "source": self.source, "complete": self.complete}
         return found | {"parameters": dict(self.parameters)} | ({"note": self.note} if self.note else {})
+
+
+def title_of(method: Mapping[str, Any]) -> str:
+    """A method other than SRD as a reader sees it, with its parameters, from its `to_dict`; empty for SRD."""
+    if method["name"] == SRD:
+        return ""
+    parameters = ", ".join(f"{key} {value}" for key, value in method["parameters"].items())
+    return method["title"] + (f" ({parameters})" if parameters else "")
