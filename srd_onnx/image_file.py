@@ -27,6 +27,14 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
 
     Raises: ImageError if the file is missing, is not a complete image, or has more than MAX_PIXELS pixels.
     """
+    return np.ascontiguousarray(_to_rgb(Path(path), read_pixels(path)))
+
+
+def read_pixels(path: str | Path) -> NDArray[Any]:
+    """Return what the file stores, the right way up: [H, W] grey, or [H, W, C] as BGR or BGRA; 8 or 16 bits.
+
+    Raises: ImageError as `read_image`.
+    """
     path = Path(path)
     data = _read_bytes(path)
     _check_size(path, _declared_size(data))
@@ -35,8 +43,7 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
     pixels, exif = _decode(path, data)
     _check_size(path, (pixels.shape[0], pixels.shape[1]))
     turns, mirrored = _TURNS.get(_orientation(exif), (0, False))
-    upright = np.rot90(pixels[:, ::-1] if mirrored else pixels, turns)
-    return np.ascontiguousarray(_to_rgb(path, upright))
+    return np.rot90(pixels[:, ::-1] if mirrored else pixels, turns)
 
 
 def _read_bytes(path: Path) -> bytes:

@@ -91,6 +91,19 @@ class Preprocess:
             )
         return np.ascontiguousarray(seen)
 
+    def place(self, plane: NDArray[Any]) -> NDArray[Any]:
+        """Return what lies where `view` sees it: a mask or class ids of an image, [H, W] to [h, w].
+
+        Each pixel takes the value of the nearest one, so that no value arises that was not there.
+
+        Raises: InputError if it is smaller than the crop.
+        """
+        height, width = _resized(plane.shape[:2], self.resize)
+        # The centre of each pixel, as cv2.resize places it.
+        rows = ((np.arange(height) + 0.5) * plane.shape[0] / height).astype(int)
+        columns = ((np.arange(width) + 0.5) * plane.shape[1] / width).astype(int)
+        return np.ascontiguousarray(_centre_crop(plane[np.ix_(rows, columns)], self.crop))
+
     def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the model's input for one image, channels last and without the batch axis.
 
@@ -172,11 +185,7 @@ def _resize(image: NDArray[np.uint8], resize: int | tuple[int, int] | None) -> N
     if resize is None:
         return image
     height, width = image.shape[:2]
-    if isinstance(resize, int):
-        factor = resize / min(height, width)
-        new_height, new_width = max(1, round(height * factor)), max(1, round(width * factor))
-    else:
-        new_height, new_width = resize
+    new_height, new_width = _resized((height, width), resize)
     if new_height * new_width > MAX_PIXELS:
         raise InputError(
             f"resize {resize} makes {new_width} x {new_height} pixels of the image of {width} x {height}, "
@@ -192,7 +201,18 @@ def _resize(image: NDArray[np.uint8], resize: int | tuple[int, int] | None) -> N
     return image
 
 
-def _centre_crop(image: NDArray[np.uint8], crop: tuple[int, int] | None) -> NDArray[np.uint8]:
+def _resized(size: tuple[int, ...], resize: int | tuple[int, int] | None) -> tuple[int, int]:
+    """Height and width after the resize."""
+    height, width = size
+    if resize is None:
+        return height, width
+    if isinstance(resize, int):
+        factor = resize / min(height, width)
+        return max(1, round(height * factor)), max(1, round(width * factor))
+    return resize
+
+
+def _centre_crop(image: NDArray[Any], crop: tuple[int, int] | None) -> NDArray[Any]:
     if crop is None:
         return image
     (height, width), (crop_height, crop_width) = image.shape[:2], crop
