@@ -189,7 +189,7 @@ def _classes(path: Path, pixels: NDArray[Any]) -> NDArray[np.int64]:
 
 
 def _binary(path: Path, grey: NDArray[Any]) -> NDArray[np.int64]:
-    """1 where the picture is not black, if it has one other level; else, if it has smooth edges, in the lighter half."""
+    """1 where the picture is not black, if it has one other level; in the lighter half, if it has smooth edges."""
     levels = np.unique(grey)
     if len(levels) == 1 or (len(levels) == 2 and levels[0] == 0):
         return np.where(grey > 0, _BINARY_CLASS, 0)

@@ -57,12 +57,12 @@ def test_other_binary_files(tmp_path: Path, kind: str) -> None:
     elif kind == "smooth":
         found = read(tmp_path, cv2.GaussianBlur(grey, (0, 0), 0.8))
     else:
-        made = {
+        made: dict[str, NDArray[Any]] = {
             "RGB": np.repeat(grey[:, :, None], 3, axis=2),
             "RGBA": np.dstack([grey, grey, grey, np.full_like(grey, 255)]),
             "16 bits": grey.astype(np.uint16) * 257,
-        }[kind]
-        found = read(tmp_path, made)
+        }
+        found = read(tmp_path, made[kind])
     assert np.mean(found.object != disc()) < (0.01 if kind in ("JPEG", "smooth") else 1e-9)
 
 

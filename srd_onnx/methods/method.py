@@ -82,4 +82,4 @@ def title_of(method: Mapping[str, Any]) -> str:
     if method["name"] == SRD:
         return ""
     parameters = ", ".join(f"{key} {value}" for key, value in method["parameters"].items())
-    return method["title"] + (f" ({parameters})" if parameters else "")
+    return f"{method['title']} ({parameters})" if parameters else str(method["title"])
