@@ -176,6 +176,13 @@ class Subject:
         other._sessions = OrderedDict()
         return other
 
+    def with_options(self, preset: str, **changes: str) -> Self:
+        """The same model with the options of a preset, but for those given."""
+        other = copy.copy(self)
+        other.preset, other.options = preset, options_of(preset, **changes)
+        other._sessions = OrderedDict()
+        return other
+
     def with_model(self, proto: onnx.ModelProto) -> Self:
         """The same, of another model with the same inputs and outputs (other weights)."""
         other = copy.copy(self)
