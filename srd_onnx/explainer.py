@@ -5,7 +5,7 @@ import itertools
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, Self, Unpack
 
 import numpy as np
 import onnx
@@ -33,7 +33,7 @@ from srd_onnx.inside import each_erf, each_preactivations, each_ratios, listed
 from srd_onnx.layers import Layer
 from srd_onnx.methods import SRD, Method, method_named, peer_settings
 from srd_onnx.methods.run import Attributing, MethodRun
-from srd_onnx.options import NO_FOCUS
+from srd_onnx.options import DEFAULT_PRESET, NO_FOCUS
 from srd_onnx.pattern_run import Kind, Pattern
 from srd_onnx.ratios import LayerRatios
 from srd_onnx.roles import Role
@@ -75,6 +75,12 @@ class Explainer(Subject):
         if self.method is not None:
             settings = peer_settings(self.method, settings)
         super().__init__(model, **settings)
+
+    def with_method(self, method: Method | None, preset: str = DEFAULT_PRESET, **changes: str) -> Self:
+        """The same model, explained by another method; by SRD (None) with these options."""
+        other = self.with_options("paper" if method else preset, **changes)
+        other.method = method
+        return other
 
     # Explaining
 
@@ -141,7 +147,7 @@ class Explainer(Subject):
 
         Of a single pass, without focus and smoothing.
         """
-        wanted, single = split_targets(targets), self.with_options(focus=NO_FOCUS, smooth=0.0)
+        wanted, single = split_targets(targets), self.with_changed(focus=NO_FOCUS, smooth=0.0)
         found = []
         for chunk, size in self.chunks(inputs, 1):
             passes: list[Passed] = []

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srd_onnx.errors import ImageError, InputError, OptionError
-from srd_onnx.files import sha256_of
 from srd_onnx.image_file import read_pixels
 from srd_onnx.preprocess import Preprocess
 
@@ -34,12 +33,10 @@ class Mask:
     Attributes:
         object: bool [h, w].
         ignored: bool [h, w], what belongs neither to the object nor to what is around it.
-        sha256: of the file.
     """
 
     object: NDArray[np.bool_]
     ignored: NDArray[np.bool_]
-    sha256: str
 
 
 @dataclass(frozen=True)
@@ -92,7 +89,7 @@ class Masks:
         seen = preprocess.place(classes)
         if not (seen == wanted).any():
             raise MaskError(f"mask {path}: nothing of the object is left in the crop that the model sees")
-        return Mask(seen == wanted, seen == IGNORE, sha256_of(path))
+        return Mask(seen == wanted, seen == IGNORE)
 
     def _wanted(self, path: Path, classes: NDArray[np.int64], target: int) -> int:
         there = [int(one) for one in np.unique(classes) if one not in (0, IGNORE)]

@@ -58,7 +58,7 @@ class Options:
 PRESETS: Mapping[str, Options] = MappingProxyType(
     {"paper": Options(), "joint": Options(seed="logodds", focus=MIDDLE, smooth=2.0)}
 )
-DEFAULT_PRESET = "joint"
+DEFAULT_PRESET = "paper"
 
 
 def options_of(preset: str, **changes: Any) -> Options:

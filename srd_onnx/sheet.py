@@ -45,9 +45,19 @@ class Chart:
     groups: tuple[tuple[str, tuple[float, ...]], ...]
 
 
-def sheet(cells: Sequence[Cell], title: str, subtitle: str, chart: Chart | None = None) -> bytes:
-    """A PNG of all cells, row by row; a map as thin as a line is stretched to be seen."""
-    columns = _columns(len(cells))
+def sheet(
+    cells: Sequence[Cell], title: str, subtitle: str, chart: Chart | None = None, columns: int | None = None
+) -> bytes:
+    """A PNG of all cells, row by row; a map as thin as a line is stretched to be seen.
+
+    Args:
+        cells: from left to right, from top to bottom.
+        title: in the first line.
+        subtitle: in the second.
+        chart: below the cells.
+        columns: how many cells make a row; what leaves the fewest places empty if left out.
+    """
+    columns = columns or _columns(len(cells))
     rows = math.ceil(len(cells) / columns)
     tall = max(min(max(_fitting(cell.image) for cell in cells), 1.5 * _SLOT), _LEAST)
     caption = 0.3 + _LINE * max(len(cell.remarks) for cell in cells)

@@ -177,12 +177,19 @@ class Subject:
 
     def with_boundary(self, boundary: str) -> Self:
         """The same model with another boundary."""
-        return self.with_options(boundary=boundary)
+        return self.with_changed(boundary=boundary)
 
-    def with_options(self, **changes: Any) -> Self:
-        """The same model with other options."""
+    def with_changed(self, **changes: Any) -> Self:
+        """The same model with some options changed."""
         other = copy.copy(self)
         other.options = replace(self.options, **changes)
+        other._sessions = OrderedDict()
+        return other
+
+    def with_options(self, preset: str, **changes: str) -> Self:
+        """The same model with the options of a preset, but for those given."""
+        other = copy.copy(self)
+        other.preset, other.options = preset, options_of(preset, **changes)
         other._sessions = OrderedDict()
         return other
 

@@ -9,8 +9,9 @@ from srd_onnx import Explainer
 from srd_onnx.errors import OptionError
 from srd_onnx.focus import BOOKED, finish_model
 from srd_onnx.ir import Value
-from srd_onnx.options import DEFAULT_PRESET, PRESETS, Options, options_of
+from srd_onnx.options import PRESETS, Options, options_of
 from srd_onnx.runtime import CPU, make_session, run
+from srd_onnx.subject import Settings
 
 Array = NDArray[np.float32]
 SHAPE = (2, 9, 12)
@@ -82,7 +83,7 @@ def test_the_joint_map_is_that_of_its_two_passes(joint: Explainer) -> None:
     (found,) = joint.explain("models/chelsea.png")
     plan = joint.plan
     assert plan.focus is not None
-    settings = {"preset": "paper", "seed": "logodds", "providers": "cpu"}
+    settings: Settings = {"preset": "paper", "seed": "logodds", "providers": "cpu"}
     (coarse,) = Explainer("squeezenet11", **settings).explain("models/chelsea.png")
     (fine,) = Explainer("squeezenet11", **settings, boundary=plan.focus.boundary[0], sign="positive").explain(
         "models/chelsea.png"
@@ -120,7 +121,7 @@ def test_the_middle_lies_between_input_and_boundary(joint: Explainer) -> None:
 def test_another_boundary_takes_the_focus_of_the_preset_away() -> None:
     assert options_of("joint", boundary="x").focus == "none"
     assert options_of("joint", boundary="x", focus="middle").focus == "middle"
-    assert PRESETS[DEFAULT_PRESET].focus == "middle"
+    assert PRESETS["joint"].focus == "middle"
 
 
 @pytest.mark.parametrize("smooth", [-1.0, 65.0, float("nan")])

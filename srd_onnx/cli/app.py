@@ -10,8 +10,10 @@ from srd_onnx.cli.check import check
 from srd_onnx.cli.compile import compile_command
 from srd_onnx.cli.console import error, note
 from srd_onnx.cli.erf import erf
+from srd_onnx.cli.evaluate import evaluate
 from srd_onnx.cli.explain import explain
 from srd_onnx.cli.layers import layers
+from srd_onnx.cli.listings import methods, metrics
 from srd_onnx.cli.models import models
 from srd_onnx.cli.options import Contrasting
 from srd_onnx.cli.preactivations import preactivations
@@ -47,6 +49,9 @@ app.command()(preactivations)
 app.command()(check)
 app.command("compile")(compile_command)
 app.command()(apop)
+app.command()(evaluate)
+app.command()(methods)
+app.command()(metrics)
 app.command()(models)
 
 

@@ -3,8 +3,6 @@
 Each is a function that gives a `Method`; its keyword parameters are the method's own, with the usual values.
 """
 
-import difflib
-import inspect
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
@@ -17,6 +15,7 @@ from srd_onnx.methods.gradients import gradient_times_input, saliency
 from srd_onnx.methods.guided import guided_backprop
 from srd_onnx.methods.lrp import lrp_composite, lrp_epsilon, lrp_epsilon_plus, lrp_gamma, lrp_zplus
 from srd_onnx.methods.method import SRD, Attribute, Attributed, Method
+from srd_onnx.named import made_by_name
 from srd_onnx.subject import Settings
 
 __all__ = ["METHODS", "SRD", "Attribute", "Attributed", "Method", "method_named", "peer_settings"]
@@ -66,24 +65,4 @@ def method_named(text: str) -> Method | None:
     Raises:
         OptionError: there is no such method or parameter, or a value means nothing.
     """
-    name, _, rest = text.partition(":")
-    if name == SRD and not rest:
-        return None
-    if name not in METHODS:
-        close = difflib.get_close_matches(name, [SRD, *METHODS], n=3, cutoff=0.5)
-        hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
-        raise OptionError(f"there is no method '{name}'{hint} There is: {', '.join([SRD, *METHODS])}")
-    make = METHODS[name]
-    known = inspect.signature(make).parameters
-    given = {}
-    for part in filter(None, rest.split(",")):
-        key, _, value = part.partition("=")
-        if key not in known:
-            takes = f"takes {', '.join(known)}" if known else "takes no parameters"
-            raise OptionError(f"method '{name}' has no parameter '{key}'; it {takes}")
-        kind = type(known[key].default)
-        try:
-            given[key] = kind(value)
-        except ValueError as error:
-            raise OptionError(f"method '{name}': {key}={value!r} is not {kind.__name__}") from error
-    return make(**given)
+    return None if text == SRD else made_by_name(text, METHODS, "method", [SRD])

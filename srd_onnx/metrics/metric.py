@@ -1,6 +1,6 @@
 """What a metric is: a number for one map of one input, what it means, and which way is better."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -16,8 +16,9 @@ Need = Literal["mask", "grid"]
 class Probe(Protocol):
     """A model and a method, as metrics see them: one ONNX Runtime session, run in batches."""
 
-    channel_axis: int
-    """The channel axis of one input (without the batch); its other axes are the positions of a map, in order."""
+    @property
+    def channel_axis(self) -> int:
+        """The channel axis of one input (without the batch); its other axes are the positions of a map, in order."""
 
     def scores(self, inputs: Array) -> NDArray[np.float64]:
         """Logits [M, K] of inputs [M, *input]."""
@@ -52,7 +53,10 @@ class Explained:
         seed: of everything random.
         seed_value: the explained number; the ledger's and the map's sum is to be this, of a complete method.
         booked: the sum of the ledger.
-        mask: bool [*positions], where the object is; None if that is not known.
+        mask: bool [*positions], where the object is; of a grid of inputs, the cell of the explained one; None if that
+            is not known.
+        shared: what metrics have computed of this input and model, by everything that decides it, so that another need
+            not: a runner may hand the same dictionary to all methods on one input.
     """
 
     probe: Probe
@@ -63,6 +67,7 @@ class Explained:
     seed_value: float
     booked: float = 0.0
     mask: NDArray[np.bool_] | None = None
+    shared: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, eq=False)

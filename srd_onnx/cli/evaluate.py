@@ -1,0 +1,323 @@
+"""`srd-onnx evaluate MODEL IMAGE...`."""
+
+import contextlib
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from srd_onnx.cli.console import cell, error, note, stderr, stdout, write_json
+from srd_onnx.cli.interrupt import uninterrupted
+from srd_onnx.cli.opening import opened
+from srd_onnx.cli.options import OUT, ImagesArgument, JsonOption, LayoutOption, ModelArgument, layout_of
+from srd_onnx.cli.photos import (
+    ChannelOrderOption,
+    CropOption,
+    LabelsOption,
+    MeanOption,
+    PreprocessOption,
+    ProviderOption,
+    ResizeOption,
+    ScaleOption,
+    StdOption,
+    expanded,
+    progress,
+)
+from srd_onnx.cli.preprocessing import parsed
+from srd_onnx.errors import OptionError, SrdOnnxError
+
+if TYPE_CHECKING:
+    from srd_onnx.cli.pace import Pace
+    from srd_onnx.evaluation import Contender, Evaluation, Row
+    from srd_onnx.evaluation_store import Store
+    from srd_onnx.explainer import Explainer
+    from srd_onnx.masks import Masks
+    from srd_onnx.metrics import Metric
+
+CSV, JSON, PICTURE, STORE = (f"evaluation.{ending}" for ending in ("csv", "json", "png", "sqlite"))
+EVERY = "all"
+# What is measured if nothing is said: methods of a few passes, and controls; metrics of some dozen runs at most.
+USUAL_METHODS = (
+    "srd", "saliency", "gradient-x-input", "guided-backprop", "lrp-composite", "grad-cam", "layer-cam",
+    "random", "sobel", "centre",
+)  # fmt: skip
+USUAL_METRICS = (
+    "pointing-game", "relevance-mass-accuracy", "relevance-rank-accuracy", "grid-pointing-game", "sparseness",
+    "insertion-minus-deletion", "completeness",
+)  # fmt: skip
+_SHOWN = 6  # photos of the sheet
+
+
+def evaluate(
+    *,
+    model: ModelArgument,
+    images: ImagesArgument,
+    methods: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--methods",
+            metavar="NAMES|all",
+            help="With commas, each as NAME[:PARAMETER=VALUE,...]; `srd-onnx methods` lists them. Quick ones and "
+            "controls if left out.",
+            show_default=False,
+        ),
+    ] = None,
+    metrics: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--metrics",
+            metavar="NAMES|all",
+            help="With commas, each as NAME[:PARAMETER=VALUE,...]; `srd-onnx metrics` lists them. Quick ones if "
+            "left out.",
+            show_default=False,
+        ),
+    ] = None,
+    masks: Annotated[
+        Path | None,
+        typer.Option(
+            "--masks",
+            metavar="DIR",
+            help="Where the objects are: NAME.png for NAME.jpg, white on black, or as in ImageNet-S.",
+            show_default=False,
+        ),
+    ] = None,
+    mask_classes: Annotated[
+        Path | None,
+        typer.Option(
+            "--mask-classes",
+            metavar="FILE",
+            help="Line n names the class of id n in ImageNet-S masks. Needed where a mask has several ids.",
+            show_default=False,
+        ),
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            "--target",
+            "-t",
+            metavar="INDEX|LABEL",
+            help="The class to explain in every image. Each image's prediction if left out.",
+            show_default=False,
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Of everything random.")] = 0,
+    out: Annotated[
+        Path,
+        typer.Option("--out", "-o", metavar="DIR", help="Where the results go; a rerun goes on from there."),
+    ] = OUT,
+    layout: LayoutOption = None,
+    preprocess: PreprocessOption = None,
+    resize: ResizeOption = None,
+    crop: CropOption = None,
+    scale: ScaleOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    channel_order: ChannelOrderOption = None,
+    labels: LabelsOption = None,
+    provider: ProviderOption = "auto",
+    json: JsonOption = False,
+) -> None:
+    """Measure how well methods explain MODEL on the IMAGES: every method by every metric.
+
+    Writes evaluation.csv, .json and .png, and keeps each number in evaluation.sqlite as soon as it is there: the same
+    command goes on where it was stopped. Exit code 2 if an image could not be used; the others are.
+    """
+    given = parsed(resize=resize, crop=crop, scale=scale, mean=mean, std=std, channel_order=channel_order)
+    images = list(dict.fromkeys(expanded(images)))
+    contenders = contenders_of(methods, seed)
+    explainer, said = opened(
+        model, images, out, preprocess, given, layout=layout_of(layout), labels=labels, providers=provider
+    )
+    where = _masks(explainer, masks, mask_classes)
+    chosen = metrics_of(metrics, masked=where is not None, images=len(images))
+    _evaluate(explainer, images, contenders, chosen, where, target, seed, out, said, json=json)
+
+
+def contenders_of(given: Sequence[str] | None, seed: int) -> "list[Contender]":
+    """The methods that take part; those that nobody named may be left out.
+
+    Raises: OptionError if one does not exist.
+    """
+    from srd_onnx.evaluation import contender_named
+    from srd_onnx.methods import METHODS, SRD
+
+    names = several(given)
+    if names == [EVERY]:
+        return [contender_named(name, seed=seed, required=False) for name in (SRD, *METHODS)]
+    usual = [
+        contender_named(name, seed=seed, required=False) for name in USUAL_METHODS if name in (SRD, *METHODS)
+    ]
+    return [contender_named(name, seed=seed) for name in names] or usual
+
+
+def metrics_of(given: Sequence[str] | None, *, masked: bool, images: int) -> "dict[str, Metric]":
+    """The metrics; of those that nobody named the ones that these images allow.
+
+    Raises: OptionError if one does not exist.
+    """
+    from srd_onnx.grids import CELLS
+    from srd_onnx.metrics import METRICS, metric_named
+
+    names = several(given)
+    chosen = {name: metric_named(name) for name in names if name != EVERY}
+    if names and names != [EVERY]:
+        return chosen
+    possible = {name: metric_named(name) for name in (METRICS if names else USUAL_METRICS)}
+    there = {"mask": masked, "grid": images >= CELLS}
+    return {name: one for name, one in possible.items() if all(there[need] for need in one.needs)}
+
+
+def several(given: Sequence[str] | None) -> list[str]:
+    """Names with commas between them; what is behind a comma and has a value belongs to the name before.
+
+    Raises: OptionError if "all" is not alone.
+    """
+    found: list[str] = []
+    for part in (part.strip() for text in given or () for part in text.split(",")):
+        name, _, _ = part.partition(":")
+        if "=" in name and found:
+            found[-1] += f",{part}"
+        elif part:
+            found.append(part)
+    if EVERY in found and len(found) > 1:
+        raise OptionError(f"'{EVERY}' stands alone: leave out the other names")
+    return list(dict.fromkeys(found))
+
+
+def _masks(explainer: "Explainer", folder: Path | None, classes: Path | None) -> "Masks | None":
+    from srd_onnx.masks import read_ids, read_masks
+
+    if folder is None:
+        if classes is not None:
+            raise OptionError("--mask-classes goes with --masks DIR")
+        return None
+    return read_masks(folder, read_ids(classes, explainer.labels) if classes else None)
+
+
+def _evaluate(
+    explainer: "Explainer",
+    images: Sequence[Path],
+    contenders: "Sequence[Contender]",
+    metrics: "Mapping[str, Metric]",
+    masks: "Masks | None",
+    target: str | None,
+    seed: int,
+    out: Path,
+    said: list[str],
+    *,
+    json: bool,
+) -> None:
+    from srd_onnx.evaluation import prepare
+    from srd_onnx.evaluation_report import in_order
+    from srd_onnx.evaluation_store import open_store
+
+    left_out: dict[str, str] = {}
+    with open_store(out / STORE) as store:
+        with progress("predicting", len(images)) as advance:
+            evaluation = prepare(
+                explainer,
+                images,
+                contenders,
+                metrics,
+                target=target,
+                masks=masks,
+                seed=seed,
+                shown=_SHOWN,
+                advance=advance,
+            )
+        rows = in_order(evaluation, _numbers(evaluation, store, left_out))
+        document = _written(evaluation, rows, store, left_out, said, out)
+    if json:
+        write_json(document)
+    else:
+        from srd_onnx.cli.evaluation_tables import show
+
+        show(evaluation, rows)
+        folder = f"{out}".rstrip("/\\")
+        stdout().print(cell(f"{CSV}, {JSON}, {PICTURE} and {STORE} are in {folder}/"), soft_wrap=True)
+    _complain(rows, left_out)
+
+
+def _numbers(evaluation: "Evaluation", store: "Store", left_out: dict[str, str]) -> "list[Row]":
+    from srd_onnx.cli.pace import pace_of
+    from srd_onnx.evaluation import numbers
+
+    pace, rows = pace_of(evaluation), []
+
+    def without(contender: "Contender", problem: SrdOnnxError) -> None:
+        left_out[contender.name] = str(problem)
+        pace.drop(contender.name)
+
+    try:
+        with _bar(evaluation, pace) as advance:
+            for row in numbers(evaluation, store, without):
+                rows.append(row)
+                pace.add(row)
+                advance()
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"{store.count()} of {len(evaluation)} numbers are in {store.path}; the same command goes on from there"
+        ) from None
+    return rows
+
+
+@contextlib.contextmanager
+def _bar(evaluation: "Evaluation", pace: "Pace") -> Iterator[Any]:
+    """A bar on the terminal, if there is one, with what the pace so far says about the rest."""
+    console = stderr()
+    if not console.is_terminal:
+        yield lambda: None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    columns = (TextColumn("measuring"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[left]}"))
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=len(evaluation), left="")
+        yield lambda: bar.update(
+            task, completed=pace.done, total=pace.done + pace.left.total(), left=pace.in_words()
+        )
+
+
+def _written(
+    evaluation: "Evaluation",
+    rows: "Sequence[Row]",
+    store: "Store",
+    left_out: Mapping[str, str],
+    said: Sequence[str],
+    out: Path,
+) -> str:
+    """Write everything; the JSON."""
+    from srd_onnx.evaluation_report import to_csv, to_document, to_sheet
+    from srd_onnx.files import atomic_write_all, to_json
+
+    document = to_json(
+        to_document(evaluation, rows, command=sys.argv, left_out=left_out, notes=said), indent=2
+    )
+    contents = {
+        out / CSV: to_csv(evaluation, rows).encode("utf-8", "backslashreplace"),
+        out / JSON: (document + "\n").encode("utf-8", "backslashreplace"),
+    }
+    if picture := to_sheet(evaluation, store, left_out):
+        contents[out / PICTURE] = picture
+    with uninterrupted():
+        atomic_write_all(contents)
+    return document
+
+
+def _complain(rows: "Sequence[Row]", left_out: Mapping[str, str]) -> None:
+    """Say what there is no number of, each reason once; exit with 2 if an image could not be used."""
+    from srd_onnx.evaluation import UNDEFINED
+
+    for name, why in left_out.items():
+        note(f"{name} is left out, it cannot explain this model: {why}")
+    undefined = [row for row in rows if row.error == UNDEFINED]
+    if undefined:
+        names = ", ".join(dict.fromkeys(f"{row.metric} of {row.method}" for row in undefined))
+        note(f"{len(undefined)} numbers are not defined for their maps: {names}")
+    reasons = dict.fromkeys(row.error for row in rows if row.error and row.error != UNDEFINED)
+    for reason in reasons:
+        error(reason)
+    if reasons:
+        raise typer.Exit(2)

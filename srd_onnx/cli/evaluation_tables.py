@@ -1,0 +1,102 @@
+"""An evaluation in the terminal: for each family of metrics a table of means, and one of mean ranks."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from srd_onnx.cli.console import cell, stdout
+from srd_onnx.cli.listings import ARROWS
+
+if TYPE_CHECKING:
+    from srd_onnx.evaluation import Evaluation, Row
+    from srd_onnx.ranking import Interval
+
+_AT_ONCE = 5  # metrics that fit beside each other
+
+
+def show(evaluation: "Evaluation", rows: "Sequence[Row]") -> None:
+    """Print the tables, and how many numbers there are not."""
+    from srd_onnx.evaluation_report import aggregated
+
+    means, ranks = aggregated(evaluation, rows)
+    methods = list(dict.fromkeys(row.method for row in rows))
+    families: dict[str, list[str]] = {}
+    for name, metric in evaluation.metrics.items():
+        families.setdefault(metric.family, []).append(name)
+    console = stdout()
+    for family, names in families.items():
+        for start in range(0, len(names), _AT_ONCE):
+            part = names[start : start + _AT_ONCE]
+            if any((method, name) in means for method in methods for name in part):
+                console.print(_means(evaluation, family, part, methods, means))
+    if len(methods) > 1:
+        console.print(_ranks(methods, [family for family in families if family in _ranked(ranks)], ranks))
+    images = len(dict.fromkeys(row.image for row in rows))
+    console.print(
+        f"means over {images} image{'s' if images > 1 else ''}"
+        + (" with 95 % bootstrap intervals" if images > 1 else "; an interval takes two")
+        + "; bold: the best of the column"
+    )
+
+
+def _means(
+    evaluation: "Evaluation",
+    family: str,
+    metrics: Sequence[str],
+    methods: Sequence[str],
+    means: "dict[tuple[str, str], Interval]",
+) -> Table:
+    table = _table(family)
+    best = {}
+    for name in metrics:
+        better = evaluation.metrics[name].better
+        table.add_column(f"{name} {ARROWS[better]}", justify="right", overflow="fold")
+        values = [means[method, name].mean for method in methods if (method, name) in means]
+        best[name] = (max if better == "higher" else min)(values, default=None)
+    for method in methods:
+        cells = [cell(method)]
+        for name in metrics:
+            found = means.get((method, name))
+            leads = found is not None and found.mean == best[name] and len(methods) > 1
+            cells.append(Text("-" if found is None else _number(found), "bold" if leads else ""))
+        table.add_row(*cells)
+    return table
+
+
+def _ranks(methods: Sequence[str], families: Sequence[str], ranks: "dict[str, dict[str, Interval]]") -> Table:
+    from srd_onnx.ranking import ALL
+
+    table = _table(f"mean rank of {len(methods)}")
+    for family in (*families, ALL):
+        table.add_column(family, justify="right", overflow="fold")
+    for method in sorted(
+        methods, key=lambda one: ranks[one][ALL].mean if ALL in ranks[one] else len(methods)
+    ):
+        found = [ranks[method].get(family) for family in (*families, ALL)]
+        table.add_row(cell(method), *("-" if one is None else _number(one, digits=2) for one in found))
+    return table
+
+
+def _ranked(ranks: "dict[str, dict[str, Interval]]") -> set[str]:
+    return {family for by_family in ranks.values() for family in by_family}
+
+
+def _table(first: str) -> Table:
+    table = Table(header_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column(first, overflow="fold")
+    return table
+
+
+def _number(found: "Interval", digits: int = 3) -> str:
+    """The mean, and below it the interval; large and small numbers with as many digits as matter."""
+
+    def text(value: float) -> str:
+        plain = value == 0 or 10**-digits <= abs(value) < 10**4
+        return f"{value:.{digits}f}" if plain else f"{value:.{digits}g}"
+
+    if found.low is None or found.high is None:
+        return text(found.mean)
+    return f"{text(found.mean)} [{text(found.low)}, {text(found.high)}]"

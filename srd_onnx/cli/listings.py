@@ -1,0 +1,87 @@
+"""`srd-onnx methods` and `srd-onnx metrics`."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from srd_onnx.cli.console import cell, stdout, write_json
+from srd_onnx.cli.options import JsonOption
+
+if TYPE_CHECKING:
+    from srd_onnx.metrics import Metric
+
+ARROWS = {"higher": "↑", "lower": "↓"}
+
+
+def methods(*, json: JsonOption = False) -> None:
+    """List the methods that explain and evaluate know, as NAME[:PARAMETER=VALUE,...]."""
+    from srd_onnx.files import to_json
+    from srd_onnx.methods import METHODS, SRD
+
+    made = [make() for make in METHODS.values()]
+    if json:
+        srd = {
+            "name": SRD,
+            "title": "Sharing Ratio Decomposition",
+            "family": "sharing ratios",
+            "complete": True,
+        }
+        rows = [{**method.to_dict(), "family": method.family} for method in made]
+        write_json(to_json({"methods": [srd, *rows]}, indent=2))
+        return
+    table = _table("method", "title", "family", "parameters", "source")
+    table.add_row(SRD, "Sharing Ratio Decomposition", "sharing ratios", "preset, ...", cell(_SRD_SOURCE))
+    for method in made:
+        parameters = _defaults(METHODS[method.name])
+        table.add_row(*map(cell, (method.name, method.title, method.family, parameters, method.source)))
+    stdout().print(table)
+    for method in made:
+        if method.note:
+            stdout().print(cell(f"{method.title}: {method.note}"), soft_wrap=True)
+
+
+def metrics(*, json: JsonOption = False) -> None:
+    """List the metrics that evaluate knows, as NAME[:PARAMETER=VALUE,...]: what each means, and which way is better."""
+    from srd_onnx.evaluation_report import about_metric
+    from srd_onnx.files import to_json
+    from srd_onnx.metrics import METRICS
+
+    made = [make() for make in METRICS.values()]
+    if json:
+        rows = [{"name": metric.name, **about_metric(metric)} for metric in made]
+        write_json(to_json({"metrics": rows}, indent=2))
+        return
+    for family in dict.fromkeys(metric.family for metric in made):
+        stdout().print(_family(family, [metric for metric in made if metric.family == family], METRICS))
+
+
+def _family(family: str, made: "list[Metric]", makers: Mapping[str, Callable[..., Any]]) -> Table:
+    table = _table(family, "", "range", "meaning", "parameters")
+    for metric in made:
+        needs = "".join(f" [{one}]" for one in sorted(metric.needs))
+        low, high = (f"{bound:g}".replace("inf", "∞") for bound in metric.bounds)
+        table.add_row(
+            cell(metric.name),
+            ARROWS[metric.better],
+            f"{low}..{high}",
+            cell(metric.meaning + needs),
+            cell(_defaults(makers[metric.name])),
+        )
+    return table
+
+
+def _table(*columns: str) -> Table:
+    table = Table(header_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+    for name in columns:
+        table.add_column(name, overflow="fold")
+    return table
+
+
+def _defaults(make: Callable[..., Any]) -> str:
+    return ",".join(f"{name}={one.default}" for name, one in inspect.signature(make).parameters.items())
+
+
+_SRD_SOURCE = "Han, Kim, Kwak 2024, arXiv 2402.03348"
