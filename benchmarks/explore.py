@@ -20,6 +20,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
+from onnxruntime import InferenceSession
 from scipy.ndimage import gaussian_filter, uniform_filter
 from scipy.stats import spearmanr
 
@@ -28,7 +29,9 @@ from benchmarks.machine import header
 from graph_rules import EXPANSIONS, RULES
 from srd_onnx import Explainer
 from srd_onnx.cotangents import CotangentSession, compile_cotangents
+from srd_onnx.engine import exposing_session
 from srd_onnx.inputs import read_items
+from srd_onnx.runtime import run
 
 Array = NDArray[Any]
 T = TypeVar("T")
@@ -53,7 +56,6 @@ class Network:
     encoder: str
     finer: tuple[str, ...]
     counts: Mapping[str, int]
-    output: str
     _kept: dict[Any, Any] = field(default_factory=dict)
 
     def explainer(self, tensor: str, seed: str, sign: str) -> Explainer:
@@ -68,6 +70,15 @@ class Network:
             compile_cotangents, self.base.model.proto, case, RULES, EXPANSIONS, self.base.providers, 1
         )
         return _once(self._kept, "cotangents", make)
+
+    def scorer(self) -> InferenceSession:
+        """What gives the logits of one input."""
+
+        def made() -> InferenceSession:
+            forward, plan = self.base.planned(self.base.case(self.base.shown_shapes()))
+            return exposing_session(forward, [plan.target], self.base.providers)
+
+        return _once(self._kept, "scorer", made)
 
     @property
     def area(self) -> int:
@@ -84,12 +95,20 @@ class Picture:
     target: int
     _kept: dict[Any, Array] = field(default_factory=dict)
 
-    def map(self, tensor: str, seed: str = "logprob", sign: str = "positive") -> Array:
-        """The explanation [H, W] with this boundary, seed and sign."""
+    def map(self, tensor: str, seed: str = "logodds", sign: str = "positive") -> Array:
+        """The explanation [H, W] with this boundary, seed and sign.
+
+        The log-odds log(p / (1 - p)) have the direction onehot - softmax over the other classes: that of the
+        log-probability by 1 - p, whose size, unlike theirs, goes to 0 as p goes to 1.
+        """
 
         def explained() -> Array:
-            explainer = self.network.explainer(tensor, seed, sign)
-            return explainer.explain(self.pixels[None], self.target)[0].relevance.astype(np.float64)
+            explainer = self.network.explainer(tensor, "logprob" if seed == "logodds" else seed, sign)
+            relevance = explainer.explain(self.pixels[None], self.target)[0].relevance.astype(np.float64)
+            chance = (
+                probabilities(self.network, self.pixels[None])[0, self.target] if seed == "logodds" else 0
+            )
+            return np.asarray(relevance / (1 - chance))
 
         return _once(self._kept, (tensor, seed, sign), explained)
 
@@ -147,7 +166,7 @@ def network_of(base: Explainer) -> Network:
     counts = {name: plan.roles[name].count(values[name]) for name in passed[-2::-1]}
     last = {count: name for name, count in counts.items()}
     finer = tuple(last[count] for count in sorted(last) if count > counts[encoder])
-    return Network(base, encoder, finer, counts, plan.target.name)
+    return Network(base, encoder, finer, counts)
 
 
 # Candidates
@@ -175,7 +194,7 @@ def smoothed(relevance: Array, size: int) -> Array:
 
 
 def scales(
-    count: int | None = None, seed: str = "logprob", finest: int = FINEST
+    count: int | None = None, seed: str = "logodds", finest: int = FINEST
 ) -> Callable[[Picture], list[Array]]:
     """The encoder's map, signed, and those of the finer boundaries, positive: `count` of them or all."""
 
@@ -192,20 +211,21 @@ def centre(picture: Picture) -> Array:
     return np.asarray(np.exp(-4.5 * (rows[:, None] ** 2 + columns**2)))
 
 
-def noise(picture: Picture) -> Array:
-    """A control: every pixel at random, another map for every picture and target."""
-    words = np.frombuffer(picture.pixels.tobytes(), np.uint32)
-    return np.random.default_rng([int(words.sum()), picture.target]).random(picture.pixels.shape[1:])
+def noise(seed: int) -> Candidate:
+    """A control: every pixel at random, anew for every map."""
+    rng = np.random.default_rng(seed)
+    return lambda picture: rng.random(picture.pixels.shape[1:])
 
 
 CANDIDATES: Mapping[str, Candidate] = {
-    "control: random": noise,
+    "control: random": noise(0),
     "control: centre": centre,
     "Grad-CAM": Picture.grad_cam,
     "gradient × input": lambda p: p.map(p.network.base.ports[0].name, "logit", "signed"),
     "`paper`": lambda p: p.map(p.network.encoder, "logit", "signed"),
     "`paper`, smoothed": lambda p: smoothed(p.map(p.network.encoder, "logit", "signed"), 5),
-    "encoder, log-probability, signed": lambda p: p.map(p.network.encoder, sign="signed"),
+    "encoder, log-probability, signed": lambda p: p.map(p.network.encoder, "logprob", "signed"),
+    "encoder, log-odds, signed": lambda p: p.map(p.network.encoder, sign="signed"),
     "the same, smoothed (second choice)": lambda p: smoothed(p.map(p.network.encoder, sign="signed"), 5),
     "finest boundary alone, smoothed": lambda p: smoothed(p.map(p.boundaries()[-1]), 5),
     "encoder and next scale": joined(scales(1)),
@@ -214,7 +234,7 @@ CANDIDATES: Mapping[str, Candidate] = {
     "the same, not smoothed": joined(scales(), smooth=1),
     "the same, box of 3": joined(scales(), smooth=3),
     "the same, finer ones down to stride 2": joined(scales(finest=4)),
-    "the same, squared": joined(scales(), power=2),
+    "the same, box of 5, squared": joined(scales(), power=2),
 }
 
 
@@ -223,8 +243,9 @@ CANDIDATES: Mapping[str, Candidate] = {
 
 def probabilities(net: Network, inputs: Array) -> Array:
     """Softmax of the logits, [M, K]."""
-    rows = [net.base.preactivations(one[None], net.output) for one in inputs]
-    logits = np.concatenate([next(iter(row.values())).reshape(1, -1) for row in rows]).astype(np.float64)
+    port, session = net.base.ports[0].name, net.scorer()
+    rows = [run(session, None, {port: one[None]})[0].reshape(1, -1) for one in inputs]
+    logits = np.concatenate(rows).astype(np.float64)
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
