@@ -21,7 +21,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 from onnxruntime import InferenceSession
-from scipy.ndimage import gaussian_filter, uniform_filter
+from scipy.ndimage import gaussian_filter
 from scipy.stats import spearmanr
 
 from benchmarks.imagenet import explainer_of, photos
@@ -38,6 +38,7 @@ T = TypeVar("T")
 MODELS = ("squeezenet11", "efficientnet_lite1")
 STEPS = 24  # of insertion and of deletion
 FINEST = 16  # input positions for each position of the finest boundary
+SIGMA = 2.0  # pixels
 SURE = 0.3  # the probability from which a photo may stand in a grid
 GRIDS, NOISY, NOISE = 6, 2, 0.1
 
@@ -60,7 +61,8 @@ class Network:
 
     def explainer(self, tensor: str, seed: str, sign: str) -> Explainer:
         """What explains with this boundary, seed and sign."""
-        make = functools.partial(_like, self.base, boundary=tensor, seed=seed, sign=sign)
+        data = self.base.model.proto.SerializeToString()
+        make = functools.partial(_like, self.base, data, boundary=tensor, seed=seed, sign=sign)
         return _once(self._kept, (tensor, seed, sign), make)
 
     def cotangents(self) -> CotangentSession:
@@ -136,17 +138,10 @@ def _once(kept: dict[Any, Any], key: Any, make: Callable[[], T]) -> T:
     return found
 
 
-def _like(base: Explainer, **options: Any) -> Explainer:
-    data = base.model.proto.SerializeToString()
-    return Explainer(
-        data,
-        preset="paper",
-        preprocess=base.preprocess,
-        layout=base.layout,
-        threads=1,
-        providers="cpu",
-        **options,
-    )
+def _like(base: Explainer, data: bytes, **options: Any) -> Explainer:
+    """The same but for the weights and the options."""
+    same: dict[str, Any] = {"preprocess": base.preprocess, "layout": base.layout, "threads": 1}
+    return Explainer(data, preset="paper", providers="cpu", **same, **options)
 
 
 def network_of(base: Explainer) -> Network:
@@ -174,23 +169,20 @@ def network_of(base: Explainer) -> Network:
 Candidate = Callable[[Picture], Array]
 
 
-def joined(of: Callable[[Picture], list[Array]], *, smooth: int = 5, power: float = 1.0) -> Candidate:
-    """The geometric mean of the positive parts, smoothed by a box applied twice, to a power."""
+def joined(of: Callable[[Picture], list[Array]], *, smooth: float = SIGMA, power: float = 1.0) -> Candidate:
+    """The geometric mean of the positive parts, smoothed, to a power."""
 
     def candidate(picture: Picture) -> Array:
         maps = [np.maximum(one, 0) for one in of(picture)]
         mean = np.prod([one ** (1 / len(maps)) for one in maps], axis=0)
-        return np.asarray(np.maximum(smoothed(mean, smooth), 0) ** power)
+        return np.asarray(smoothed(mean, smooth) ** power)
 
     return candidate
 
 
-def smoothed(relevance: Array, size: int) -> Array:
-    """Averaged over a box, twice; outside the picture there is nothing."""
-    if size < 2:
-        return relevance
-    once = uniform_filter(relevance, size, mode="constant")
-    return np.asarray(uniform_filter(once, size, mode="constant"))
+def smoothed(relevance: Array, sigma: float = SIGMA) -> Array:
+    """Spread by a Gaussian; outside the picture there is nothing."""
+    return np.asarray(gaussian_filter(relevance, sigma, mode="constant") if sigma else relevance)
 
 
 def scales(
@@ -201,6 +193,20 @@ def scales(
     def maps(p: Picture) -> list[Array]:
         finer = p.boundaries(finest)[:count]
         return [p.map(p.network.encoder, sign="signed"), *(p.map(name, seed) for name in finer)]
+
+    return maps
+
+
+def halfway(place: float) -> Callable[[Picture], list[Array]]:
+    """The encoder's map and that of a finer tensor of about a 64th of the positions: 0.5 the middle one, 1 the last."""
+
+    def maps(p: Picture) -> list[Array]:
+        net = p.network
+        finer = [name for name, count in net.counts.items() if count > net.counts[net.encoder]]
+        best = min((net.counts[name] for name in finer), key=lambda n: abs(math.log(net.area / n / 64)))
+        alike = [name for name in finer if net.counts[name] == best]
+        chosen = alike[min(int(len(alike) * place), len(alike) - 1)]
+        return [p.map(net.encoder, sign="signed"), p.map(chosen)]
 
     return maps
 
@@ -223,18 +229,17 @@ CANDIDATES: Mapping[str, Candidate] = {
     "Grad-CAM": Picture.grad_cam,
     "gradient × input": lambda p: p.map(p.network.base.ports[0].name, "logit", "signed"),
     "`paper`": lambda p: p.map(p.network.encoder, "logit", "signed"),
-    "`paper`, smoothed": lambda p: smoothed(p.map(p.network.encoder, "logit", "signed"), 5),
-    "encoder, log-probability, signed": lambda p: p.map(p.network.encoder, "logprob", "signed"),
-    "encoder, log-odds, signed": lambda p: p.map(p.network.encoder, sign="signed"),
-    "the same, smoothed (second choice)": lambda p: smoothed(p.map(p.network.encoder, sign="signed"), 5),
-    "finest boundary alone, smoothed": lambda p: smoothed(p.map(p.boundaries()[-1]), 5),
-    "encoder and next scale": joined(scales(1)),
-    "**encoder and finer scales**": joined(scales()),
+    "`paper`, smoothed": lambda p: smoothed(p.map(p.network.encoder, "logit", "signed")),
+    "encoder, log-probability, smoothed": lambda p: smoothed(p.map(p.network.encoder, "logprob", "signed")),
+    "encoder, log-odds, smoothed": lambda p: smoothed(p.map(p.network.encoder, sign="signed")),
+    "finest alone, log-odds, positive, smoothed": lambda p: smoothed(p.map(p.boundaries()[-1])),
+    "encoder and 1/64, the middle one (`joint`)": joined(halfway(0.5)),
+    "encoder and 1/64, the last one": joined(halfway(1.0)),
+    "**encoder and scales down to 1/16**": joined(scales()),
+    "the same, squared": joined(scales(), power=2),
+    "the same, not smoothed": joined(scales(), smooth=0),
     "the same, logits at the finer ones": joined(scales(seed="logit")),
-    "the same, not smoothed": joined(scales(), smooth=1),
-    "the same, box of 3": joined(scales(), smooth=3),
-    "the same, finer ones down to stride 2": joined(scales(finest=4)),
-    "the same, box of 5, squared": joined(scales(), power=2),
+    "encoder and scales down to 1/4": joined(scales(finest=4)),
 }
 
 
@@ -311,10 +316,7 @@ def redrawn(base: Explainer, seed: int) -> Explainer:
         old = numpy_helper.to_array(tensors[name])
         new = old.mean() + old.std() * rng.standard_normal(old.shape)
         tensors[name].CopyFrom(numpy_helper.from_array(new.astype(old.dtype), name))
-    data = proto.SerializeToString()
-    return Explainer(
-        data, preset="paper", preprocess=base.preprocess, layout=base.layout, threads=1, providers="cpu"
-    )
+    return _like(base, proto.SerializeToString())
 
 
 def tiled(pictures: list[Array]) -> Array:
@@ -363,9 +365,9 @@ def tuning_half(name: str, seed: int) -> Half | None:
 def measure(half: Half, candidate: Candidate) -> list[float]:
     """One row of the table: means over the pictures."""
     maps = [candidate(picture) for picture in half.plain]
-    faithful = [insertion_less_deletion(p, m) for p, m in zip(half.plain, maps, strict=True)]
+    faithful = list(map(insertion_less_deletion, half.plain, maps))
     cells = [in_cell(candidate(p), cell) for grid in half.grids for cell, p in enumerate(grid)]
-    random = [rank_correlation(m, candidate(p)) for p, m in zip(half.redrawn, maps, strict=True)]
+    random = list(map(rank_correlation, maps, map(candidate, half.redrawn)))
     moved = [
         max(float(np.linalg.norm(candidate(p) - m)) for p in near) / float(np.linalg.norm(m))
         for near, m in zip(half.noisy, maps, strict=True)
