@@ -20,7 +20,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
-from scipy.ndimage import gaussian_filter, uniform_filter
+from onnxruntime import InferenceSession
+from scipy.ndimage import gaussian_filter
 from scipy.stats import spearmanr
 
 from benchmarks.imagenet import explainer_of, photos
@@ -28,13 +29,16 @@ from benchmarks.machine import header
 from graph_rules import EXPANSIONS, RULES
 from srd_onnx import Explainer
 from srd_onnx.cotangents import CotangentSession, compile_cotangents
+from srd_onnx.engine import exposing_session
 from srd_onnx.inputs import read_items
+from srd_onnx.runtime import run
 
 Array = NDArray[Any]
 T = TypeVar("T")
 MODELS = ("squeezenet11", "efficientnet_lite1")
 STEPS = 24  # of insertion and of deletion
 FINEST = 16  # input positions for each position of the finest boundary
+SIGMA = 2.0  # pixels
 SURE = 0.3  # the probability from which a photo may stand in a grid
 GRIDS, NOISY, NOISE = 6, 2, 0.1
 
@@ -53,12 +57,12 @@ class Network:
     encoder: str
     finer: tuple[str, ...]
     counts: Mapping[str, int]
-    output: str
     _kept: dict[Any, Any] = field(default_factory=dict)
 
     def explainer(self, tensor: str, seed: str, sign: str) -> Explainer:
         """What explains with this boundary, seed and sign."""
-        make = functools.partial(_like, self.base, boundary=tensor, seed=seed, sign=sign)
+        data = self.base.model.proto.SerializeToString()
+        make = functools.partial(_like, self.base, data, boundary=tensor, seed=seed, sign=sign)
         return _once(self._kept, (tensor, seed, sign), make)
 
     def cotangents(self) -> CotangentSession:
@@ -68,6 +72,15 @@ class Network:
             compile_cotangents, self.base.model.proto, case, RULES, EXPANSIONS, self.base.providers, 1
         )
         return _once(self._kept, "cotangents", make)
+
+    def scorer(self) -> InferenceSession:
+        """What gives the logits of one input."""
+
+        def made() -> InferenceSession:
+            forward, plan = self.base.planned(self.base.case(self.base.shown_shapes()))
+            return exposing_session(forward, [plan.target], self.base.providers)
+
+        return _once(self._kept, "scorer", made)
 
     @property
     def area(self) -> int:
@@ -84,12 +97,20 @@ class Picture:
     target: int
     _kept: dict[Any, Array] = field(default_factory=dict)
 
-    def map(self, tensor: str, seed: str = "logprob", sign: str = "positive") -> Array:
-        """The explanation [H, W] with this boundary, seed and sign."""
+    def map(self, tensor: str, seed: str = "logodds", sign: str = "positive") -> Array:
+        """The explanation [H, W] with this boundary, seed and sign.
+
+        The log-odds log(p / (1 - p)) have the direction onehot - softmax over the other classes: that of the
+        log-probability by 1 - p, whose size, unlike theirs, goes to 0 as p goes to 1.
+        """
 
         def explained() -> Array:
-            explainer = self.network.explainer(tensor, seed, sign)
-            return explainer.explain(self.pixels[None], self.target)[0].relevance.astype(np.float64)
+            explainer = self.network.explainer(tensor, "logprob" if seed == "logodds" else seed, sign)
+            relevance = explainer.explain(self.pixels[None], self.target)[0].relevance.astype(np.float64)
+            chance = (
+                probabilities(self.network, self.pixels[None])[0, self.target] if seed == "logodds" else 0
+            )
+            return np.asarray(relevance / (1 - chance))
 
         return _once(self._kept, (tensor, seed, sign), explained)
 
@@ -117,17 +138,10 @@ def _once(kept: dict[Any, Any], key: Any, make: Callable[[], T]) -> T:
     return found
 
 
-def _like(base: Explainer, **options: Any) -> Explainer:
-    data = base.model.proto.SerializeToString()
-    return Explainer(
-        data,
-        preset="paper",
-        preprocess=base.preprocess,
-        layout=base.layout,
-        threads=1,
-        providers="cpu",
-        **options,
-    )
+def _like(base: Explainer, data: bytes, **options: Any) -> Explainer:
+    """The same but for the weights and the options."""
+    same: dict[str, Any] = {"preprocess": base.preprocess, "layout": base.layout, "threads": 1}
+    return Explainer(data, preset="paper", providers="cpu", **same, **options)
 
 
 def network_of(base: Explainer) -> Network:
@@ -147,7 +161,7 @@ def network_of(base: Explainer) -> Network:
     counts = {name: plan.roles[name].count(values[name]) for name in passed[-2::-1]}
     last = {count: name for name, count in counts.items()}
     finer = tuple(last[count] for count in sorted(last) if count > counts[encoder])
-    return Network(base, encoder, finer, counts, plan.target.name)
+    return Network(base, encoder, finer, counts)
 
 
 # Candidates
@@ -155,27 +169,24 @@ def network_of(base: Explainer) -> Network:
 Candidate = Callable[[Picture], Array]
 
 
-def joined(of: Callable[[Picture], list[Array]], *, smooth: int = 5, power: float = 1.0) -> Candidate:
-    """The geometric mean of the positive parts, smoothed by a box applied twice, to a power."""
+def joined(of: Callable[[Picture], list[Array]], *, smooth: float = SIGMA, power: float = 1.0) -> Candidate:
+    """The geometric mean of the positive parts, smoothed, to a power."""
 
     def candidate(picture: Picture) -> Array:
         maps = [np.maximum(one, 0) for one in of(picture)]
         mean = np.prod([one ** (1 / len(maps)) for one in maps], axis=0)
-        return np.asarray(np.maximum(smoothed(mean, smooth), 0) ** power)
+        return np.asarray(smoothed(mean, smooth) ** power)
 
     return candidate
 
 
-def smoothed(relevance: Array, size: int) -> Array:
-    """Averaged over a box, twice; outside the picture there is nothing."""
-    if size < 2:
-        return relevance
-    once = uniform_filter(relevance, size, mode="constant")
-    return np.asarray(uniform_filter(once, size, mode="constant"))
+def smoothed(relevance: Array, sigma: float = SIGMA) -> Array:
+    """Spread by a Gaussian; outside the picture there is nothing."""
+    return np.asarray(gaussian_filter(relevance, sigma, mode="constant") if sigma else relevance)
 
 
 def scales(
-    count: int | None = None, seed: str = "logprob", finest: int = FINEST
+    count: int | None = None, seed: str = "logodds", finest: int = FINEST
 ) -> Callable[[Picture], list[Array]]:
     """The encoder's map, signed, and those of the finer boundaries, positive: `count` of them or all."""
 
@@ -186,35 +197,49 @@ def scales(
     return maps
 
 
+def halfway(place: float) -> Callable[[Picture], list[Array]]:
+    """The encoder's map and that of a finer tensor of about a 64th of the positions: 0.5 the middle one, 1 the last."""
+
+    def maps(p: Picture) -> list[Array]:
+        net = p.network
+        finer = [name for name, count in net.counts.items() if count > net.counts[net.encoder]]
+        best = min((net.counts[name] for name in finer), key=lambda n: abs(math.log(net.area / n / 64)))
+        alike = [name for name in finer if net.counts[name] == best]
+        chosen = alike[min(int(len(alike) * place), len(alike) - 1)]
+        return [p.map(net.encoder, sign="signed"), p.map(chosen)]
+
+    return maps
+
+
 def centre(picture: Picture) -> Array:
     """A control: a blob in the middle."""
     rows, columns = (np.linspace(-1, 1, size) for size in picture.pixels.shape[1:])
     return np.asarray(np.exp(-4.5 * (rows[:, None] ** 2 + columns**2)))
 
 
-def noise(picture: Picture) -> Array:
-    """A control: every pixel at random, another map for every picture and target."""
-    words = np.frombuffer(picture.pixels.tobytes(), np.uint32)
-    return np.random.default_rng([int(words.sum()), picture.target]).random(picture.pixels.shape[1:])
+def noise(seed: int) -> Candidate:
+    """A control: every pixel at random, anew for every map."""
+    rng = np.random.default_rng(seed)
+    return lambda picture: rng.random(picture.pixels.shape[1:])
 
 
 CANDIDATES: Mapping[str, Candidate] = {
-    "control: random": noise,
+    "control: random": noise(0),
     "control: centre": centre,
     "Grad-CAM": Picture.grad_cam,
     "gradient × input": lambda p: p.map(p.network.base.ports[0].name, "logit", "signed"),
     "`paper`": lambda p: p.map(p.network.encoder, "logit", "signed"),
-    "`paper`, smoothed": lambda p: smoothed(p.map(p.network.encoder, "logit", "signed"), 5),
-    "encoder, log-probability, signed": lambda p: p.map(p.network.encoder, sign="signed"),
-    "the same, smoothed (second choice)": lambda p: smoothed(p.map(p.network.encoder, sign="signed"), 5),
-    "finest boundary alone, smoothed": lambda p: smoothed(p.map(p.boundaries()[-1]), 5),
-    "encoder and next scale": joined(scales(1)),
-    "**encoder and finer scales**": joined(scales()),
-    "the same, logits at the finer ones": joined(scales(seed="logit")),
-    "the same, not smoothed": joined(scales(), smooth=1),
-    "the same, box of 3": joined(scales(), smooth=3),
-    "the same, finer ones down to stride 2": joined(scales(finest=4)),
+    "`paper`, smoothed": lambda p: smoothed(p.map(p.network.encoder, "logit", "signed")),
+    "encoder, log-probability, smoothed": lambda p: smoothed(p.map(p.network.encoder, "logprob", "signed")),
+    "encoder, log-odds, smoothed": lambda p: smoothed(p.map(p.network.encoder, sign="signed")),
+    "finest alone, log-odds, positive, smoothed": lambda p: smoothed(p.map(p.boundaries()[-1])),
+    "encoder and 1/64, the middle one (`joint`)": joined(halfway(0.5)),
+    "encoder and 1/64, the last one": joined(halfway(1.0)),
+    "**encoder and scales down to 1/16**": joined(scales()),
     "the same, squared": joined(scales(), power=2),
+    "the same, not smoothed": joined(scales(), smooth=0),
+    "the same, logits at the finer ones": joined(scales(seed="logit")),
+    "encoder and scales down to 1/4": joined(scales(finest=4)),
 }
 
 
@@ -223,8 +248,9 @@ CANDIDATES: Mapping[str, Candidate] = {
 
 def probabilities(net: Network, inputs: Array) -> Array:
     """Softmax of the logits, [M, K]."""
-    rows = [net.base.preactivations(one[None], net.output) for one in inputs]
-    logits = np.concatenate([next(iter(row.values())).reshape(1, -1) for row in rows]).astype(np.float64)
+    port, session = net.base.ports[0].name, net.scorer()
+    rows = [run(session, None, {port: one[None]})[0].reshape(1, -1) for one in inputs]
+    logits = np.concatenate(rows).astype(np.float64)
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
@@ -290,10 +316,7 @@ def redrawn(base: Explainer, seed: int) -> Explainer:
         old = numpy_helper.to_array(tensors[name])
         new = old.mean() + old.std() * rng.standard_normal(old.shape)
         tensors[name].CopyFrom(numpy_helper.from_array(new.astype(old.dtype), name))
-    data = proto.SerializeToString()
-    return Explainer(
-        data, preset="paper", preprocess=base.preprocess, layout=base.layout, threads=1, providers="cpu"
-    )
+    return _like(base, proto.SerializeToString())
 
 
 def tiled(pictures: list[Array]) -> Array:
@@ -342,9 +365,9 @@ def tuning_half(name: str, seed: int) -> Half | None:
 def measure(half: Half, candidate: Candidate) -> list[float]:
     """One row of the table: means over the pictures."""
     maps = [candidate(picture) for picture in half.plain]
-    faithful = [insertion_less_deletion(p, m) for p, m in zip(half.plain, maps, strict=True)]
+    faithful = list(map(insertion_less_deletion, half.plain, maps))
     cells = [in_cell(candidate(p), cell) for grid in half.grids for cell, p in enumerate(grid)]
-    random = [rank_correlation(m, candidate(p)) for p, m in zip(half.redrawn, maps, strict=True)]
+    random = list(map(rank_correlation, maps, map(candidate, half.redrawn)))
     moved = [
         max(float(np.linalg.norm(candidate(p) - m)) for p in near) / float(np.linalg.norm(m))
         for near, m in zip(half.noisy, maps, strict=True)
