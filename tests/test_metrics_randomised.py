@@ -165,7 +165,7 @@ def test_a_shared_weight_is_redrawn_for_the_named_layer_alone() -> None:
 def quantised() -> ModelProto:
     """A weight behind DequantizeLinear and Transpose, a bias as int32, a Constant node; one weight for two layers."""
     w = RNG.integers(-100, 100, (3, 3, 1, 1)).astype(np.int8)
-    constants = {
+    constants: dict[str, Array] = {
         "w": w,
         "scale": np.full(3, 0.01, np.float32),
         "zero": np.zeros(3, np.int8),

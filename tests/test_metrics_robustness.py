@@ -46,7 +46,7 @@ def constant(x: Real, target: int, redrawn: Any) -> Real:
 
 
 def logits(x: Real) -> Real:
-    return np.array([50.0, 0, 0]) + MATRIX @ x.mean(axis=(1, 2))
+    return np.asarray(np.array([50.0, 0, 0]) + MATRIX @ x.mean(axis=(1, 2)), np.float64)
 
 
 def norm(values: Any) -> float:
@@ -55,6 +55,10 @@ def norm(values: Any) -> float:
 
 def scaled(relevance: Real) -> Real:
     return relevance / max(abs(v) for v in relevance.ravel())
+
+
+def of_unit_power(relevance: Real) -> Real:
+    return relevance / (norm(relevance) / math.sqrt(relevance.size))
 
 
 def by_definition(name: str, kind: Any, size: float, samples: int) -> float:
@@ -70,7 +74,8 @@ def by_definition(name: str, kind: Any, size: float, samples: int) -> float:
             found.append(norm(e - f) / norm(e))
         else:
             away = norm((x - other) / x) if "input" in name else norm(logits(x) - logits(other))
-            found.append(norm((scaled(e) - scaled(f)) / scaled(e)) / away)
+            p, q = of_unit_power(e), of_unit_power(f)
+            found.append(norm((p - q) / p) / away)
     return sum(found) / len(found) if name == "avg-sensitivity" else max(found)
 
 
@@ -132,12 +137,18 @@ def test_sensitivity_of_a_linear_map_is_that_of_the_input() -> None:
     np.testing.assert_allclose(avg_sensitivity().score(one), sum(parts) / 10, rtol=1e-9)
 
 
-def test_the_relative_stability_of_the_input_itself_is_one() -> None:
-    """e = x with one channel, its greatest number untouched by the scale: both relative changes are the same."""
-    one = explained(
-        lambda x, *_: np.concatenate([x[0], np.full((1, 5), 64.0)]), X[:1], logits=lambda x: logits(X)
+def test_the_relative_stability_of_a_map_that_turns_round() -> None:
+    """e turns its sign with the least change: each of 30 positions changes by twice itself, which is √30 · 2."""
+    base = np.arange(1, 31, dtype=np.float64).reshape(6, 5)
+
+    def turning(x: Real, target: int, redrawn: Any) -> Real:
+        return base if (x == X).all() else -base
+
+    one = explained(turning, X)
+    away = [norm((X - other) / X.astype(np.float64)) for other in perturbed(one, Noise("uniform", 0.04, 10))]
+    np.testing.assert_allclose(
+        relative_input_stability().score(one), 2 * math.sqrt(30) / min(away), rtol=1e-6
     )
-    np.testing.assert_allclose(relative_input_stability().score(one), 1.0, rtol=1e-9)
 
 
 def test_twice_the_logits_is_half_the_output_stability() -> None:
@@ -149,16 +160,16 @@ def test_twice_the_logits_is_half_the_output_stability() -> None:
 @pytest.mark.parametrize("make", [relative_input_stability, relative_output_stability])
 def test_only_neighbours_of_the_same_class_count(make: Callable[..., Metric]) -> None:
     def changes(x: Real) -> Real:
-        return np.array([0.0, x.sum() - X.astype(np.float64).sum()]) + np.array([1e-12, 0])
+        return np.array([1e-12, float(x.sum() - X.astype(np.float64).sum())])
 
     one = explained(curved, X, logits=changes, seed=3)
     moved = perturbed(one, Noise("uniform", 0.04, 10)).astype(np.float64)
     kept = [m for m in moved if changes(m).argmax() == 0]
     assert 0 < len(kept) < 10
-    x, e = X.astype(np.float64), scaled(one.map)
+    x, e = X.astype(np.float64), of_unit_power(one.map)
     expected = []
     for other in kept:
-        top = norm((e - scaled(curved(other, 0, None))) / e)
+        top = norm((e - of_unit_power(curved(other, 0, None))) / e)
         away = (
             norm((x - other) / x) if make is relative_input_stability else norm(changes(x) - changes(other))
         )

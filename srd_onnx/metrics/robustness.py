@@ -121,9 +121,9 @@ def avg_sensitivity(samples: int = 10, size: float = 0.04) -> Metric:
 def relative_input_stability(samples: int = 10, size: float = 0.04) -> Metric:
     """``max |(e(x) - e(x')) / e(x)| / |(x - x') / x|``, element by element, then Euclidean; over x' of the same class.
 
-    Agarwal et al. 2022, equation 2. Quantus: `RelativeInputStability(normalise=True)`: a zero is replaced by 1e-6,
-    which in maps of other units would mean something else. Its noise is one-sided, and it gives NaN as soon as one
-    sample changes the class; here the others count, as the paper has it.
+    Agarwal et al. 2022, equation 2. Quantus: `RelativeInputStability(normalise=True)`, which gives every map a mean
+    square of 1: a zero is replaced by 1e-6, which in maps of other units would mean something else. Its noise is
+    one-sided, and it gives NaN as soon as one sample changes the class; here the others count, as in the paper.
     """
     noise = Noise("uniform", size, samples)
 
@@ -186,8 +186,8 @@ def _worst_of_same_class(explained: Explained, near: Neighbours, away: Real) -> 
     """The greatest relative change of the map over `away`, where the prediction stays; NaN where it nowhere does."""
     before = explained.probe.scores(explained.input[None]).argmax(axis=1)
     same = explained.probe.scores(near.inputs).argmax(axis=1) == before
-    scaled = _scaled(explained.map[None])
-    moved = _norms((scaled - _scaled(near.maps)) / _not_zero(scaled))
+    scaled = _of_unit_power(explained.map[None])
+    moved = _norms((scaled - _of_unit_power(near.maps)) / _not_zero(scaled))
     ratios = moved / np.where(away == 0, _EPS, away)
     return float(ratios[same].max()) if same.any() else float("nan")
 
@@ -196,6 +196,12 @@ def _scaled(maps: Real) -> Real:
     """Each map divided by its greatest magnitude; zeros stay."""
     greatest = np.abs(maps).max(axis=tuple(range(1, maps.ndim)), keepdims=True)
     return np.asarray(maps / np.where(greatest == 0, 1, greatest), np.float64)
+
+
+def _of_unit_power(maps: Real) -> Real:
+    """Each map divided by the root of its mean square (Binder et al. 2022, arXiv 2211.12486); zeros stay."""
+    power = np.sqrt(np.square(maps).mean(axis=tuple(range(1, maps.ndim)), keepdims=True))
+    return np.asarray(maps / np.where(power == 0, 1, power), np.float64)
 
 
 def _not_zero(array: Real) -> Real:
