@@ -99,7 +99,9 @@ def _compiled(subject: Subject, case: Case) -> FullGradient:
     session = at_inputs(subject, case, tangent=False, biases=True)
     if len(session.plan.sources) > 1:
         names = ", ".join(source.name for source in session.plan.sources)
-        raise UnsupportedCaseError(f"FullGrad is for one input, to which the biases belong; explained are {names}")
+        raise UnsupportedCaseError(
+            f"FullGrad is for one input, to which the biases belong; explained are {names}"
+        )
     return FullGradient(session)
 
 

@@ -27,7 +27,9 @@ def _policy(plan: Plan) -> Policy:
     Raises:
         UnsupportedCaseError: naming a node that hides one.
     """
-    rectified = {v.name for step in plan.steps if step.rule.active is not None for v in step.node.outputs if v}
+    rectified = {
+        v.name for step in plan.steps if step.rule.active is not None for v in step.node.outputs if v
+    }
     for step in plan.steps:
         _refuse_saturation(step, rectified)
         _refuse_cells(step)
@@ -37,7 +39,12 @@ def _policy(plan: Plan) -> Policy:
 def _refuse_saturation(step: Step, rectified: set[str]) -> None:
     """Integers that end at what stands for 0 rectify: exporters leave out the ReLU before them."""
     node, y = step.node, step.node.output()
-    if len(node.inputs) < 2 or not is_quantised(y) or not node.input(0).is_float or node.input(0).name in rectified:
+    if (
+        len(node.inputs) < 2
+        or not is_quantised(y)
+        or not node.input(0).is_float
+        or node.input(0).name in rectified
+    ):
         return
     zero_point = node.constant(2)
     zero = np.zeros(1, y.dtype) if zero_point is None else zero_point
