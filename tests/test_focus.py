@@ -11,7 +11,6 @@ from srd_onnx.focus import BOOKED, finish_model
 from srd_onnx.ir import Value
 from srd_onnx.options import PRESETS, Options, options_of
 from srd_onnx.runtime import CPU, make_session, run
-from srd_onnx.subject import Settings
 
 Array = NDArray[np.float32]
 SHAPE = (2, 9, 12)
@@ -83,11 +82,10 @@ def test_the_joint_map_is_that_of_its_two_passes(joint: Explainer) -> None:
     (found,) = joint.explain("models/chelsea.png")
     plan = joint.plan
     assert plan.focus is not None
-    settings: Settings = {"preset": "paper", "seed": "logodds", "providers": "cpu"}
-    (coarse,) = Explainer("squeezenet11", **settings).explain("models/chelsea.png")
-    (fine,) = Explainer("squeezenet11", **settings, boundary=plan.focus.boundary[0], sign="positive").explain(
-        "models/chelsea.png"
-    )
+    (coarse,) = Explainer("squeezenet11", seed="logodds", providers="cpu").explain("models/chelsea.png")
+    (boundary,) = plan.focus.boundary
+    single = Explainer("squeezenet11", seed="logodds", boundary=boundary, sign="positive", providers="cpu")
+    (fine,) = single.explain("models/chelsea.png")
     wanted = finish(joint.options, coarse.relevance[None], fine.relevance[None])
     np.testing.assert_allclose(found.relevance, wanted["map"][0], rtol=1e-3, atol=1e-7)
     assert found.ledger[BOOKED] == pytest.approx(float(wanted["booked"][0]), rel=1e-4)
