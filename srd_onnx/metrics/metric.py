@@ -16,8 +16,9 @@ Need = Literal["mask", "grid"]
 class Probe(Protocol):
     """A model and a method, as metrics see them: one ONNX Runtime session, run in batches."""
 
-    channel_axis: int
-    """The channel axis of one input (without the batch); its other axes are the positions of a map, in order."""
+    @property
+    def channel_axis(self) -> int:
+        """The channel axis of one input (without the batch); its other axes are the positions of a map, in order."""
 
     def scores(self, inputs: Array) -> NDArray[np.float64]:
         """Logits [M, K] of inputs [M, *input]."""
