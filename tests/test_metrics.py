@@ -3,6 +3,7 @@
 import inspect
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -95,3 +96,26 @@ def test_values_are_read_as_the_type_of_the_default() -> None:
     assert isinstance(found[1], float)
     with pytest.raises(OptionError, match="d='' is neither true nor false"):
         made_by_name("thing:d", table, "thing")
+
+
+def rows_of_the_documentation() -> dict[str, list[str]]:
+    text = (Path(__file__).parents[1] / "docs" / "metrics.md").read_text(encoding="utf-8")
+    table = text.split("## The table")[1].split("\n## ")[0]
+    rows = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("| `")]
+    return {row[0].strip("`"): row for row in rows}
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_the_documentation_says_the_same(name: str) -> None:
+    row, metric = rows_of_the_documentation()[name], METRICS[name]()
+    assert metric.meaning in row
+    assert metric.better in row
+    words = {0.0: "0", 1.0: "1", -1.0: "−1", np.inf: "∞"}
+    assert " to ".join(words[bound] for bound in metric.bounds) in row
+    assert metric.source.split(", ")[-1] in row[-1]
+    for key in inspect.signature(METRICS[name]).parameters:
+        assert f"`{key}`" in " ".join(row)
+
+
+def test_the_documentation_has_no_more() -> None:
+    assert list(rows_of_the_documentation()) == list(METRICS)
