@@ -24,8 +24,8 @@ def baseline_of(x: Array, channel_axis: int, kind: str) -> Array:
     Args:
         x: one input, without the batch.
         channel_axis: of it.
-        kind: "blur", by a Gaussian along the positions of a twentieth of the shorter side; "mean", of each channel;
-            "zero"; "black", the least number in the whole input (as Quantus has it).
+        kind: "blur", by a Gaussian along the positions, of a twentieth of the shorter side or 1; "mean", of each
+            channel; "zero"; "black", the least number in the whole input (as Quantus has it).
 
     Returns:
         float32, of the same shape.
@@ -33,7 +33,7 @@ def baseline_of(x: Array, channel_axis: int, kind: str) -> Array:
     axes = tuple(axis for axis in range(x.ndim) if axis != channel_axis % x.ndim)
     if kind == "blur":
         side = min((x.shape[axis] for axis in axes), default=0)
-        return np.asarray(gaussian_filter(x.astype(np.float32), side * SIGMA, axes=axes), np.float32)
+        return np.asarray(gaussian_filter(x.astype(np.float32), max(1, side * SIGMA), axes=axes), np.float32)
     if kind == "mean":
         return np.broadcast_to(x.mean(axis=axes, keepdims=True, dtype=np.float64), x.shape).astype(np.float32)
     return np.full(x.shape, 0 if kind == "zero" else x.min(), np.float32)

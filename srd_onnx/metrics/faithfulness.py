@@ -189,7 +189,7 @@ def _change(one: Explained, baseline: str) -> Numbers:
     return np.asarray((one.input.astype(np.float64) - other).sum(axis=axis), np.float64)
 
 
-def sufficiency_metric(samples: int = 12, noise: float = 1.0, threshold: float = 0.6) -> Metric:
+def sufficiency_metric(samples: int = 12, noise: float = 0.3, threshold: float = 0.6) -> Metric:
     """Sufficiency, among noisy copies of the input.
 
     Args:
