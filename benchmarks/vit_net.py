@@ -3,16 +3,12 @@
 # torch is no dependency: where it is not installed, its types are unknown.
 # mypy: disable-error-code="import-not-found, no-any-return", allow-subclassing-any
 
-import io
-import time
-import warnings
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from benchmarks import torch_training
 from benchmarks.vit_data import BLOCKS, CLASSES, PATCH, SIZE, Array, Pictures, Pool
 
 WIDTH, HEADS = 64, 4
@@ -71,35 +67,20 @@ def _waves(extra: int) -> Tensor:
 
 
 def train(pool: Pool, learn: Pictures, held: Pictures, steps: int, seed: int, threads: int) -> Vit:
-    """AdamW over one cosine; the colour channels are permuted or negated and the sides swapped at random."""
+    """Fitted; the colour channels are permuted or negated and the sides swapped at random."""
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    net, size = Vit(pool), 64
-    optimiser = torch.optim.AdamW(net.parameters(), weight_decay=0.05)
+    net = Vit(pool)
     images, labels = torch.from_numpy(learn.images), torch.from_numpy(learn.labels)
-    began = time.perf_counter()
-    for step in range(steps):
-        for group in optimiser.param_groups:
-            group["lr"] = 1.5e-3 * min(1, (step + 1) / 100) * 0.5 * (1 + np.cos(np.pi * step / steps))
-        index = rng.integers(len(labels), size=size)
+
+    def batch() -> tuple[Tensor, Tensor]:
+        index = rng.integers(len(labels), size=torch_training.SIZE)
         x = images[index][:, rng.permutation(3)] * float(rng.choice([-1, 1]))
-        x = x.flip(-1) if rng.integers(2) else x
-        loss = functional.cross_entropy(net(x), labels[index])
-        optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-        optimiser.step()
-        if (step + 1) % 200 == 0:
-            seconds = time.perf_counter() - began
-            print(f"step {step + 1}: held out {accuracy(net, held):.3f}, {seconds:.0f} s", flush=True)
-    return net.eval()
+        return x.flip(-1) if rng.integers(2) else x, labels[index]
 
-
-def accuracy(net: Vit, held: Pictures) -> float:
-    """The share of the pictures whose class has the highest score."""
-    with torch.no_grad():
-        return float((net(torch.from_numpy(held.images)).argmax(1).numpy() == held.labels).mean())
+    torch_training.fit(net, batch, (held.images, held.labels), steps)
+    return net
 
 
 def input_gradient(net: Vit, images: Array, labels: Array) -> Array:
@@ -108,22 +89,3 @@ def input_gradient(net: Vit, images: Array, labels: Array) -> Array:
     net(x)[torch.arange(len(labels)), torch.from_numpy(labels)].sum().backward()
     assert x.grad is not None
     return np.asarray((x * x.grad).sum(1).detach().numpy())
-
-
-def exported(net: Vit) -> bytes:
-    """The network as ONNX, by the exporter that most files come from; any batch size."""
-    file = io.BytesIO()
-    names: dict[str, Any] = {"input_names": ["image"], "output_names": ["scores"]}
-    axes = {"image": {0: "n"}, "scores": {0: "n"}}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            net,
-            (torch.zeros(2, 3, SIZE, SIZE),),
-            file,
-            dynamo=False,
-            dynamic_axes=axes,
-            opset_version=17,
-            **names,
-        )
-    return file.getvalue()

@@ -236,17 +236,18 @@ def trained(pool: Pool, cache: Path, steps: int, seed: int, threads: int) -> Tra
     stem = cache / f"vit-{pool.replace(' ', '-')}-{steps}-{seed}"
     file, facts = stem.with_suffix(".onnx"), stem.with_suffix(".npz")
     if not (file.exists() and facts.exists()):
-        from benchmarks import vit_net
+        from benchmarks import torch_training, vit_net
 
         net = vit_net.train(pool, *_training(seed), steps=steps, seed=seed, threads=threads)
-        model = vit_net.exported(net)
+        model = torch_training.exported(net, SIZE)
         held = draw(512, [seed, 2])
         wanted = vit_net.input_gradient(net, held.images[:16], held.labels[:16])
         given = gradient(model)(held.images[:16], held.labels[:16]).relevance
         error = np.abs(given - wanted).max() / np.abs(wanted).max()
         cache.mkdir(parents=True, exist_ok=True)
         file.write_bytes(model)
-        np.savez(facts, accuracy=vit_net.accuracy(net, held), gradient_error=error)
+        accuracy = torch_training.accuracy(net, held.images, held.labels)
+        np.savez(facts, accuracy=accuracy, gradient_error=error)
     known = np.load(facts)
     return Trained(file.read_bytes(), float(known["accuracy"]), float(known["gradient_error"]))
 
