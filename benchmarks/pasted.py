@@ -22,9 +22,16 @@ BY_SURFACE = ("checks", "dots", "target")
 CLASSES = BY_OUTLINE + BY_SURFACE
 PREPROCESS = Preprocess(mean=(127.5,), std=(64.0,))
 
-_RADIUS = (10.0, 20.0)  # of an object, in pixels; less than a quarter of SIDE, so that it fits a cell of a grid
+_RADIUS = (
+    10.0,
+    20.0,
+)  # of an object, in pixels; less than a quarter of SIDE, so that it fits a cell of a grid
 _DISTRACTORS, _RADIUS_OF_DISTRACTOR = 5, (5.0, 14.0)
-_REACH = {"square": 1.21, "triangle": 1.23, "plus": 1.06}  # of the outlines that leave a disc of radius 1: how far
+_REACH = {
+    "square": 1.21,
+    "triangle": 1.23,
+    "plus": 1.06,
+}  # of the outlines that leave a disc of radius 1: how far
 _CONTRAST = 0.35  # how far a texture's second colour is from its first at the most; colours are in -1 to 1
 _CHUNK = 256  # pictures that are drawn at once
 _TRIES = 100  # places for two objects, of which the first is taken where they do not touch
@@ -56,7 +63,8 @@ class Pictures:
 
 def as_input(photos: Array) -> Array:
     """uint8 [N, S, S, 3] to float32 [N, 3, S, S], by PREPROCESS."""
-    scaled = (photos.astype(np.float32) - np.float32(PREPROCESS.mean)) / np.float32(PREPROCESS.std)
+    mean, std = (np.array(one, np.float32) for one in (PREPROCESS.mean, PREPROCESS.std))
+    scaled = (photos.astype(np.float32) - mean) / std
     return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))
 
 
@@ -178,7 +186,7 @@ def _object(
     return mask, surface
 
 
-_PATTERNS = {
+_PATTERNS: dict[str, Callable[[Array, Array], Array]] = {
     "checks": lambda x, y: np.sign(np.sin(x / 1.4) * np.sin(y / 1.4)),
     "dots": lambda x, y: np.where(np.cos(x) + np.cos(y) > 0.5, 1.0, -1.0),
     "target": lambda x, y: np.sign(np.cos(np.hypot(x, y))),
@@ -198,9 +206,7 @@ def _distractor(count: int, side: int, rng: np.random.Generator) -> Array:
     """A blob, a bar, a line, a half disc or an angle, anywhere, also across the border: [N, S, S]."""
     one = (count, 1, 1)
     x, y = uniform(rng, 0, side, (2, *one))
-    u, v = local(
-        x, y, uniform(rng, *_RADIUS_OF_DISTRACTOR, one), uniform(rng, -np.pi, np.pi, one), side
-    )
+    u, v = local(x, y, uniform(rng, *_RADIUS_OF_DISTRACTOR, one), uniform(rng, -np.pi, np.pi, one), side)
     kinds = [_irregular(u, v, rng), (abs(u) < 3) & (abs(v) < 0.2)]
     kinds += [OUTLINES[name](u, v) for name in ("bar", "half disc", "angle")]
     return np.choose(rng.integers(len(kinds), size=one), kinds)

@@ -112,6 +112,6 @@ def _batch(learn: Pictures, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
 
 
 def _varied(photos: Array, rng: np.random.Generator) -> Array:
-    photos = np.rot90(photos, rng.integers(4), axes=(1, 2))[..., rng.permutation(3)]
+    photos = np.rot90(photos, int(rng.integers(4)), axes=(1, 2))[..., rng.permutation(3)]
     photos = photos[:, :, ::-1] if rng.integers(2) else photos
     return 255 - photos if rng.integers(2) else photos

@@ -1,12 +1,14 @@
 """The drawn pictures of the benchmark: the same for a seed, with exact masks, and with grounds that tell no label."""
 
+import importlib.util
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from benchmarks import pasted
+from benchmarks import pasted, pasted_net
 from benchmarks.pasted import CLASSES, PREPROCESS, SIDE, Array, Pictures, cells, draw, grids
 
 COUNT = 40
@@ -94,11 +96,13 @@ def test_images_are_the_photos_by_the_preprocessing_that_explainers_use(single: 
 
 
 def test_objects_are_whole_and_lie_apart(single: Pictures, double: Pictures) -> None:
-    for masks in (single.masks, double.masks.any(axis=1)):
+    for masks in (single.masks, np.any(double.masks, axis=1)):
         border = np.ones((SIDE, SIDE), bool)
         border[1:-1, 1:-1] = False
         assert not (masks & border).any()
-    touching = [cv2.connectedComponents(mask.astype(np.uint8))[0] - 1 for mask in double.masks.any(axis=1)]
+    touching = [
+        cv2.connectedComponents(mask.astype(np.uint8))[0] - 1 for mask in np.any(double.masks, axis=1)
+    ]
     assert min(touching) >= 2
 
 
@@ -142,3 +146,29 @@ def test_some_of_the_pictures(double: Pictures) -> None:
 def test_more_than_two_objects_are_refused() -> None:
     with pytest.raises(ValueError, match="1 or 2 objects, not 3; more in `grids`"):
         draw(4, [0], objects=3)
+
+
+def test_without_torch_a_missing_network_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pasted_net, "WHEELS", tmp_path)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(
+        ModuleNotFoundError, match=r"pasted_vgg-3\.onnx does not exist, and training it needs"
+    ):
+        pasted_net.trained("vgg", seed=3)
+
+
+def test_a_network_in_the_cache_is_not_trained_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pasted_net, "WHEELS", tmp_path)
+    given = pasted_net.Facts(0.97, 3, [[48, 10]], 64, 2, 1.5, "2.13.0")
+    calls: list[tuple[str, int, int]] = []
+
+    def train(name: str, seed: int, threads: int) -> tuple[bytes, pasted_net.Facts]:
+        calls.append((name, seed, threads))
+        return b"model", given
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(pasted_net, "_train", train)
+    found = [pasted_net.trained("resnet", seed=3, threads=1) for _ in range(2)]
+    assert calls == [("resnet", 3, 1)]
+    assert [one.facts for one in found] == [given, given]
+    assert found[0].path.read_bytes() == b"model"
