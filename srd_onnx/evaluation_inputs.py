@@ -20,6 +20,8 @@ from srd_onnx.metrics.metric import Metric
 from srd_onnx.preprocess import Preprocess, read_image
 from srd_onnx.targets import resolve_classes
 
+IN_NO_GRID = "in no grid"  # begins the reason; nothing is wrong with the photo
+
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
@@ -165,7 +167,9 @@ def _gridded(
             )
         elif not problem:
             count = len({one.top for one in fit})
-            problem = f"in no grid: that takes {CELLS} photos with different classes, and there are {count}"
+            problem = (
+                f"{IN_NO_GRID}: it takes {CELLS} classes that are predicted confidently, there are {count}"
+            )
         yield reader.refused(photo, photo.top if not photo.problem else None, metrics, seed, problem)
 
 

@@ -138,7 +138,9 @@ def to_sheet(evaluation: Evaluation, store: Store, left_out: Mapping[str, str]) 
         "maps as they are, each in its own colours: red is for the class, blue against it, full colour at the 99.5th "
         "percentile of |R|"
     )
-    return sheet(cells, f"{len(contenders)} methods, {len(shown)} photos", subtitle, columns=columns)
+    path = evaluation.base.model.path
+    title = f"{path.name if path else 'model'}  ·  {len(contenders)} methods, {len(shown)} images"
+    return sheet(cells, title, subtitle, columns=columns)
 
 
 def _strip(

@@ -307,8 +307,9 @@ def _written(
 
 
 def _complain(rows: "Sequence[Row]", left_out: Mapping[str, str]) -> None:
-    """Say what there is no number of, each reason once; exit with 2 if an image could not be used."""
+    """Say what there is no number of, each reason once; exit with 2 if something is wrong with an image."""
     from srd_onnx.evaluation import UNDEFINED
+    from srd_onnx.evaluation_inputs import IN_NO_GRID
 
     for name, why in left_out.items():
         note(f"{name} is left out, it cannot explain this model: {why}")
@@ -316,7 +317,11 @@ def _complain(rows: "Sequence[Row]", left_out: Mapping[str, str]) -> None:
     if undefined:
         names = ", ".join(dict.fromkeys(f"{row.metric} of {row.method}" for row in undefined))
         note(f"{len(undefined)} numbers are not defined for their maps: {names}")
-    reasons = dict.fromkeys(row.error for row in rows if row.error and row.error != UNDEFINED)
+    ungridded = {row.image: row.error for row in rows if row.error and row.error.startswith(IN_NO_GRID)}
+    for image, reason in ungridded.items():
+        note(f"{image} is {reason}")
+    quiet = {UNDEFINED, *ungridded.values()}
+    reasons = dict.fromkeys(row.error for row in rows if row.error and row.error not in quiet)
     for reason in reasons:
         error(reason)
     if reasons:

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from srd_onnx.cli.console import cell, stdout, write_json
 from srd_onnx.cli.options import JsonOption
+from srd_onnx.options import DEFAULT_PRESET
 
 if TYPE_CHECKING:
     from srd_onnx.metrics import Metric
@@ -17,7 +18,10 @@ ARROWS = {"higher": "↑", "lower": "↓"}
 
 
 def methods(*, json: JsonOption = False) -> None:
-    """List the methods that explain and evaluate know, as NAME[:PARAMETER=VALUE,...]."""
+    """List the methods that explain and evaluate know; each is written as NAME[:PARAMETER=VALUE,...].
+
+    The options of srd are given so to evaluate; explain has them as options of its own.
+    """
     from srd_onnx.files import to_json
     from srd_onnx.methods import METHODS, SRD
 
@@ -32,15 +36,16 @@ def methods(*, json: JsonOption = False) -> None:
         rows = [{**method.to_dict(), "family": method.family} for method in made]
         write_json(to_json({"methods": [srd, *rows]}, indent=2))
         return
-    table = _table("method", "title", "family", "parameters", "source")
-    table.add_row(SRD, "Sharing Ratio Decomposition", "sharing ratios", "preset, ...", cell(_SRD_SOURCE))
+    table = _table("method", "title", "family", "parameters")
+    options = f"preset={DEFAULT_PRESET},boundary,seed,sign,bias"
+    table.add_row(SRD, "Sharing Ratio Decomposition", "sharing ratios", options)
     for method in made:
         parameters = _defaults(METHODS[method.name])
-        table.add_row(*map(cell, (method.name, method.title, method.family, parameters, method.source)))
+        table.add_row(*map(cell, (method.name, method.title, method.family, parameters)))
     stdout().print(table)
-    for method in made:
-        if method.note:
-            stdout().print(cell(f"{method.title}: {method.note}"), soft_wrap=True)
+    for said in dict.fromkeys(method.note for method in made if method.note):
+        about = ", ".join(method.title for method in made if method.note == said)
+        stdout().print(cell(f"{about}: {said}"), soft_wrap=True)
 
 
 def metrics(*, json: JsonOption = False) -> None:
@@ -82,6 +87,3 @@ def _table(*columns: str) -> Table:
 
 def _defaults(make: Callable[..., Any]) -> str:
     return ",".join(f"{name}={one.default}" for name, one in inspect.signature(make).parameters.items())
-
-
-_SRD_SOURCE = "Han, Kim, Kwak 2024, arXiv 2402.03348"

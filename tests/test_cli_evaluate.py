@@ -1,0 +1,400 @@
+"""`srd-onnx evaluate`: what it writes and says; killed, stopped and run again; and `methods`, `metrics`, `--method`."""
+
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from srd_onnx.cli.evaluate import USUAL_METHODS, USUAL_METRICS, several
+from srd_onnx.cli.pace import Pace
+from srd_onnx.errors import OptionError
+from srd_onnx.evaluation import Row
+from srd_onnx.methods import METHODS, SRD
+from srd_onnx.metrics import METRICS
+from tests.cli_tools import command, document, run, saved
+from tests.evaluation_nets import colour_net, photos
+
+PLACE = (
+    "--scale",
+    "1/255",
+    "--resize",
+    "none",
+    "--crop",
+    "none",
+    "--channel-order",
+    "RGB",
+    "--layout",
+    "NCHW",
+)
+QUICK = (
+    "--methods",
+    "srd,saliency,gradient-x-input",
+    "--metrics",
+    "sparseness,completeness,insertion:steps=4",
+)
+FILES = {"evaluation.csv", "evaluation.json", "evaluation.png", "evaluation.sqlite"}
+
+
+def model(folder: Path) -> Path:
+    return saved(colour_net(), folder / "colours.onnx")
+
+
+def table(path: Path, *, timed: bool = False) -> list[dict[str, str]]:
+    rows = list(csv.DictReader(io.StringIO((path / "evaluation.csv").read_text())))
+    return rows if timed else [{k: v for k, v in row.items() if "seconds" not in k} for row in rows]
+
+
+def test_a_folder_becomes_tables_a_csv_a_json_and_a_sheet(tmp_path: Path) -> None:
+    photos(tmp_path / "p", "red", "green", "blue", "white")
+    out = tmp_path / "out"
+    result = run("evaluate", model(tmp_path), tmp_path / "p", *PLACE, *QUICK, "-o", out)
+    assert result.exit_code == 0
+    assert result.stderr == ""
+    for said in (
+        "sparseness ↑",
+        "completeness ↓",
+        "mean rank of 3",
+        "saliency",
+        "means over 4 images with 95 %",
+    ):
+        assert said in result.stdout
+    assert {path.name for path in out.iterdir()} == FILES
+    rows = table(out)
+    assert len(rows) == 4 * 3 * 3
+    assert [row["image"] for row in rows] == sorted(row["image"] for row in rows)
+    assert rows[2]["metric"] == "insertion:steps=4"
+    assert "steps=4" in rows[2]["metric_parameters"]
+    assert rows[0]["method_parameters"].startswith("preset=")
+    assert {row["label"] for row in rows} == {""}
+    with Image.open(out / "evaluation.png") as picture:
+        assert picture.width > 1000
+        assert picture.height > picture.width
+
+
+def test_the_json_holds_all_and_is_what_the_file_says(tmp_path: Path) -> None:
+    photos(tmp_path / "p", "red", "blue")
+    out = tmp_path / "out"
+    found = document(
+        run("evaluate", model(tmp_path), tmp_path / "p", *PLACE, *QUICK, "-o", out, "--json", "--seed", "5")
+    )
+    assert json.loads((out / "evaluation.json").read_text()) == found
+    assert set(found) == {
+        "command", "created", "model", "layout", "fixed", "seed", "provider", "versions", "preprocess", "rows",
+        "preprocess_assumed", "notes", "methods", "left_out", "metrics", "interval", "averages", "ranks",
+    }  # fmt: skip
+    assert found["seed"] == found["interval"]["seed"] == 5
+    assert found["metrics"]["insertion:steps=4"]["parameters"]["steps"] == 4
+    values = [
+        row["value"] for row in found["rows"] if (row["method"], row["metric"]) == ("saliency", "sparseness")
+    ]
+    (mean,) = (
+        one for one in found["averages"] if (one["method"], one["metric"]) == ("saliency", "sparseness")
+    )
+    assert (mean["mean"], mean["count"]) == (pytest.approx(np.mean(values)), 2)
+    assert set(found["ranks"]) == {"srd", "saliency", "gradient-x-input"}
+    assert set(found["ranks"]["srd"]) == {"complexity", "axiomatic", "faithfulness", "all"}
+
+
+def test_what_is_usual_exists_and_runs(tmp_path: Path) -> None:
+    assert set(USUAL_METRICS) <= set(METRICS)
+    assert {*USUAL_METHODS} & {SRD, *METHODS} >= {SRD, "saliency", "gradient-x-input"}
+    photos(tmp_path / "p", "red", "green", "blue", "white")
+    found = document(run("evaluate", model(tmp_path), tmp_path / "p", *PLACE, "-o", tmp_path, "--json"))
+    assert "grid-pointing-game" in found["metrics"]
+    assert "pointing-game" not in found["metrics"]
+
+
+def test_masks_bring_their_metrics(tmp_path: Path) -> None:
+    images = photos(tmp_path / "p", "red", "blue")
+    (tmp_path / "m").mkdir()
+    ids = np.zeros((16, 16, 3), np.uint8)
+    ids[4:9, 2:12, 2], ids[10:, 10:, 2] = 1, 2
+    for image in images:
+        cv2.imwrite(str(tmp_path / "m" / image.name), ids)
+    classes = tmp_path / "classes.txt"
+    classes.write_text("0\n2\n")
+    arguments = (
+        "evaluate",
+        model(tmp_path),
+        tmp_path / "p",
+        *PLACE,
+        "--methods",
+        "srd",
+        "-o",
+        tmp_path / "o",
+        "--json",
+    )
+    found = document(run(*arguments, "--masks", tmp_path / "m", "--mask-classes", classes))
+    assert "pointing-game" in found["metrics"]
+    assert "grid-pointing-game" not in found["metrics"]
+    assert all(row["error"] is None for row in found["rows"])
+    result = run(*arguments, "--masks", tmp_path / "m")
+    assert result.exit_code == 2
+    assert "it has the classes 1, 2, and nothing says which of them is explained" in result.stderr
+    for more, message in {
+        ("--mask-classes", classes): "--mask-classes goes with --masks DIR",
+        ("--masks", tmp_path / "nowhere"): "is not a folder",
+        ("--metrics", "pointing-game"): "pointing-game: the object must be known; give masks",
+    }.items():
+        result = run(*arguments, *more)
+        assert result.exit_code == 2
+        assert message in result.stderr
+
+
+def test_a_bad_photo_is_rows_and_exit_2(tmp_path: Path) -> None:
+    photos(tmp_path / "p", "red")
+    (tmp_path / "p" / "broken.png").write_bytes(b"broken")
+    result = run("evaluate", model(tmp_path), tmp_path / "p", *PLACE, *QUICK, "-o", tmp_path / "out")
+    assert result.exit_code == 2
+    assert result.stderr.count("broken.png") == 1
+    rows = table(tmp_path / "out")
+    assert Counter(bool(row["error"]) for row in rows) == {False: 9, True: 9}
+
+
+def test_a_photo_in_no_grid_is_a_note(tmp_path: Path) -> None:
+    photos(tmp_path / "p", "red", "green", "blue", "white")
+    cv2.imwrite(str(tmp_path / "p" / "grey.png"), np.full((16, 16, 3), 8, np.uint8))
+    options = ("--methods", "srd", "--metrics", "grid-pointing-game", "-o", tmp_path / "out")
+    result = run("evaluate", model(tmp_path), tmp_path / "p", *PLACE, *options)
+    assert result.exit_code == 0
+    assert "grey.png is in no grid: predicted with probability 0.29, less than 0.5" in result.stderr
+
+
+def test_a_name_that_is_a_formula_is_harmless_in_a_spreadsheet(tmp_path: Path) -> None:
+    (image,) = photos(tmp_path, "red")
+    bad = "=HYPERLINK(A1).png"
+    image.rename(tmp_path / bad)
+    (tmp_path / "labels.txt").write_text("+1\n@x\n-2\nplain\n")
+    arguments = command(
+        "evaluate", model(tmp_path), bad, *PLACE, *QUICK, "-o", "out", "--labels", tmp_path / "labels.txt"
+    )
+    subprocess.run(
+        arguments, cwd=tmp_path, check=True, capture_output=True, env=os.environ | {"PYTHONPATH": os.getcwd()}
+    )
+    rows = table(tmp_path / "out")
+    assert {(row["image"], row["label"]) for row in rows} == {(f"'{bad}", "'+1")}
+    assert all(not text.startswith(("=", "+", "@")) for row in rows for text in row.values())
+    assert not any(row["value"].startswith("'") for row in rows)
+
+
+# Stopped, killed, run again
+
+STOPS = """
+import os, signal, sys
+from srd_onnx.evaluation_store import Store
+add, count = Store.add, 0
+def stopping(self, place, metric, number):
+    global count
+    count += 1
+    if (count, "before") == WHEN:
+        os.kill(os.getpid(), SIGNAL)
+    add(self, place, metric, number)
+    if (count, "after") == WHEN:
+        os.kill(os.getpid(), SIGNAL)
+Store.add = stopping
+from srd_onnx.cli import main
+try:
+    main()
+finally:
+    sys.stderr.write(f"added {count}")
+"""
+
+
+def stopped(arguments: Sequence[object], when: tuple[int, str], how: str) -> subprocess.CompletedProcess[str]:
+    script = STOPS.replace("WHEN", repr(when)).replace("SIGNAL", f"signal.{how}")
+    return subprocess.run(
+        [sys.executable, "-c", script, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_killed_at_any_moment_it_goes_on_with_nothing_lost_or_done_twice(tmp_path: Path) -> None:
+    photos(tmp_path / "p", "red", "green")
+    arguments = ["evaluate", model(tmp_path), tmp_path / "p", *PLACE, *QUICK, "-o"]
+    whole = stopped([*arguments, tmp_path / "whole"], (0, "never"), "SIGKILL")
+    assert (whole.returncode, whole.stderr) == (0, "added 18")
+    done = 0
+    for count, moment in ((1, "before"), (1, "after"), (4, "before"), (6, "after")):
+        killed = stopped([*arguments, tmp_path / "killed"], (count, moment), "SIGKILL")
+        assert killed.returncode == -signal.SIGKILL
+        done += count - (moment == "before")
+    last = stopped([*arguments, tmp_path / "killed"], (0, "never"), "SIGKILL")
+    assert (last.returncode, last.stderr) == (0, f"added {18 - done}")
+    assert table(tmp_path / "killed") == table(tmp_path / "whole")
+    plain = [without_seconds(tmp_path / name / "evaluation.csv") for name in ("killed", "whole")]
+    assert plain[0] == plain[1]
+    pictures = [(tmp_path / name / "evaluation.png").read_bytes() for name in ("killed", "whole")]
+    assert pictures[0] == pictures[1]
+
+
+def without_seconds(path: Path) -> bytes:
+    """The bytes of the file but for two columns."""
+    rows = list(csv.reader(io.StringIO(path.read_bytes().decode())))
+    at = [rows[0].index(name) for name in ("seconds", "map_seconds")]
+    return "\n".join(repr([x for i, x in enumerate(row) if i not in at]) for row in rows).encode()
+
+
+def test_ctrl_c_says_what_is_kept(tmp_path: Path) -> None:
+    photos(tmp_path / "p", "red", "green")
+    out = tmp_path / "out"
+    result = stopped(
+        ["evaluate", model(tmp_path), tmp_path / "p", *PLACE, *QUICK, "-o", out], (5, "after"), "SIGINT"
+    )
+    assert result.returncode == 130
+    kept = (
+        f"interrupted: 5 of 18 numbers are in {out}/evaluation.sqlite; the same command goes on from there\n"
+    )
+    assert result.stderr == f"{kept}added 5"
+    assert {path.name for path in out.iterdir()} == {"evaluation.sqlite"}
+
+
+def test_a_second_run_beside_the_first_is_refused(tmp_path: Path) -> None:
+    from srd_onnx.evaluation_store import open_store
+
+    photos(tmp_path / "p", "red")
+    with open_store(tmp_path / "out" / "evaluation.sqlite"):
+        result = run("evaluate", model(tmp_path), tmp_path / "p", *PLACE, *QUICK, "-o", tmp_path / "out")
+    assert result.exit_code == 2
+    assert "is in use: another `srd-onnx evaluate` writes there" in result.stderr
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    ("given", "names"),
+    [
+        (None, []),
+        (["a,b"], ["a", "b"]),
+        (["a, b", "c"], ["a", "b", "c"]),
+        (["rise:masks=10,seed=2,srd", "a"], ["rise:masks=10,seed=2", "srd", "a"]),
+        (["srd:preset=paper,sign=positive,srd"], ["srd:preset=paper,sign=positive", "srd"]),
+        (["a,,a"], ["a"]),
+        (["all"], ["all"]),
+    ],
+)
+def test_names_with_commas(given: list[str] | None, names: list[str]) -> None:
+    assert several(given) == names
+
+
+def test_all_stands_alone() -> None:
+    with pytest.raises(OptionError, match="'all' stands alone"):
+        several(["all,srd"])
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (("--methods", "saliensy"), "there is no method 'saliensy'; did you mean 'saliency'?"),
+        (("--metrics", "sparsenes"), "there is no metric 'sparsenes'; did you mean 'sparseness'?"),
+        (("--metrics", "sparseness:k=1"), "metric 'sparseness' has no parameter 'k'"),
+        (("--methods", "srd:x=1"), "method 'srd' has no option 'x'"),
+        (("--target", "ultraviolet"), "ultraviolet"),
+    ],
+)
+def test_a_wrong_name_is_refused(tmp_path: Path, option: tuple[str, str], message: str) -> None:
+    photos(tmp_path / "p", "red")
+    result = run("evaluate", model(tmp_path), tmp_path / "p", *PLACE, *option, "-o", tmp_path / "out")
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
+def test_methods_and_metrics_are_listed() -> None:
+    listed = run("methods").stdout
+    assert all(name in listed for name in (SRD, *METHODS))
+    assert {one["name"] for one in document(run("methods", "--json"))["methods"]} == {SRD, *METHODS}
+    listed = run("metrics").stdout
+    assert all(name in listed for name in METRICS)
+    found = document(run("metrics", "--json"))["metrics"]
+    assert {one["name"] for one in found} == set(METRICS)
+    assert {one["better"] for one in found} == {"higher", "lower"}
+
+
+# explain --method
+
+
+def test_explain_by_another_method(tmp_path: Path) -> None:
+    (image,) = photos(tmp_path, "red")
+    arguments = ("explain", model(tmp_path), image, *PLACE, "-o", tmp_path / "out")
+    result = run(*arguments, "--method", "saliency")
+    assert result.exit_code == 0
+    assert "CPU, Saliency, boundary encoder, seed logit, model sha256" in result.stdout
+    assert "preset" not in result.stdout
+    assert "miss the seed" not in result.stderr
+    found = document(run(*arguments, "--method", "saliency", "--json"))
+    assert found["method"]["name"] == "saliency"
+    with np.load(tmp_path / "out" / f"{image.stem}.0.npz") as archive:
+        assert json.loads(str(archive["meta"]))["method"]["title"] == "Saliency"
+    assert document(run(*arguments, "--json"))["method"] == {"name": "srd"}
+
+
+def test_the_picture_says_which_method(tmp_path: Path) -> None:
+    (image,) = photos(tmp_path, "red")
+    pictures = []
+    for name in ("srd", "gradient-x-input"):  # of this network the two maps are equal
+        run("explain", model(tmp_path), image, *PLACE, "-o", tmp_path / name, "--method", name)
+        pictures.append((tmp_path / name / f"{image.stem}.0.png").read_bytes())
+    assert pictures[0] != pictures[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--method", "saliensy"), "there is no method 'saliensy'; did you mean 'saliency'?"),
+        (
+            ("--method", "saliency", "--preset", "paper"),
+            "preset: an option of SRD, which the method 'saliency'",
+        ),
+        (
+            ("--method", "saliency", "--sign", "positive"),
+            "sign: an option of SRD, which the method 'saliency'",
+        ),
+    ],
+)
+def test_options_that_do_not_go_together(tmp_path: Path, options: tuple[str, ...], message: str) -> None:
+    (image,) = photos(tmp_path, "red")
+    result = run("explain", model(tmp_path), image, *PLACE, "-o", tmp_path / "out", *options)
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
+# How long it takes
+
+
+def row(method: str, metric: str, seconds: float, map_seconds: float, image: str = "a") -> Row:
+    return Row(image, "", 0, None, method, metric, 0.5, None, seconds, map_seconds)
+
+
+def test_what_is_left_is_told_from_what_was_timed() -> None:
+    pace = Pace(
+        Counter({(m, k): 3 for m in ("srd", "rise") for k in ("x", "y")}), Counter({"srd": 3, "rise": 3})
+    )
+    assert pace.in_words() == "at least 0 s left, 2 methods not timed yet"
+    pace.add(row("srd", "x", 1, 10))
+    pace.add(row("srd", "y", 2, 10))
+    assert pace.remaining() == (2 * 1 + 2 * 2 + 2 * 10, 1)
+    assert pace.in_words() == "at least 26 s left, 1 method not timed yet"
+    for image in "bc":
+        pace.add(row("srd", "x", 3, 30, image))
+        pace.add(row("srd", "y", 4, 30, image))
+    assert pace.remaining() == (0, 1)
+    pace.add(row("rise", "x", 100, 1000))
+    pace.add(row("rise", "y", 200, 1000))
+    assert pace.in_words() == "about 43 min left"
+    pace.drop("rise")
+    assert pace.in_words() == "about 0 s left"
+    assert (pace.done, pace.left.total()) == (8, 0)
