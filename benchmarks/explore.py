@@ -264,13 +264,9 @@ def insertion_less_deletion(picture: Picture, relevance: Array) -> float:
     rank[np.lexsort((ties, -relevance.ravel()))] = np.arange(relevance.size)
     cuts = (np.linspace(0, 1, STEPS + 1) * relevance.size).astype(int)
     kept = rank.reshape(relevance.shape) < cuts[:, None, None, None]
-    areas = [
-        np.trapezoid(
-            probabilities(picture.network, np.where(mask, x, blurred).astype(np.float32))[:, picture.target]
-        )
-        for mask in (kept, ~kept)
-    ]
-    return float(areas[0] - areas[1]) / STEPS
+    mixed = [np.where(mask, x, blurred).astype(np.float32) for mask in (kept, ~kept)]
+    curves = [probabilities(picture.network, inputs)[:, picture.target] for inputs in mixed]
+    return float(np.trapezoid(curves[0]) - np.trapezoid(curves[1])) / STEPS
 
 
 def gini(relevance: Array) -> float:
@@ -322,13 +318,17 @@ def redrawn(base: Explainer, seed: int) -> Explainer:
 def tiled(pictures: list[Array]) -> Array:
     """Four inputs, each scaled down, in one."""
     found = np.zeros_like(pictures[0])
-    middle = [size // 2 for size in found.shape[1:]]
-    slices = [(slice(None, at), slice(at, None)) for at in middle]
+    slices = [(slice(None, size // 2), slice(size // 2, None)) for size in found.shape[1:]]
     for cell, one in enumerate(pictures):
         part = found[:, slices[0][cell // 2], slices[1][cell % 2]]
         size = part.shape[:0:-1]
         part[:] = np.stack([cv2.resize(plane, size, interpolation=cv2.INTER_AREA) for plane in one])
     return found
+
+
+def shaken(x: Array, rng: np.random.Generator) -> Array:
+    """With uniform noise."""
+    return np.asarray(x + NOISE * x.std() * rng.uniform(-1, 1, x.shape), np.float32)
 
 
 def tuning_half(name: str, seed: int) -> Half | None:
@@ -342,13 +342,8 @@ def tuning_half(name: str, seed: int) -> Half | None:
     chances = probabilities(net, np.stack(inputs))
     targets = chances.argmax(axis=1).tolist()
     rng = np.random.default_rng(seed)
-    noisy = [
-        [
-            Picture(net, (x + NOISE * x.std() * rng.uniform(-1, 1, x.shape)).astype(np.float32), target)
-            for _ in range(NOISY)
-        ]
-        for x, target in zip(inputs, targets, strict=True)
-    ]
+    pairs = list(zip(inputs, targets, strict=True))
+    noisy = [[Picture(net, shaken(x, rng), target) for _ in range(NOISY)] for x, target in pairs]
     sure = [i for i, row in enumerate(chances) if row.max() > SURE]
     grids: list[list[Picture]] = []
     while len(grids) < GRIDS:
@@ -356,7 +351,6 @@ def tuning_half(name: str, seed: int) -> Half | None:
         if len({targets[i] for i in chosen}) == 4:
             grid = tiled([inputs[i] for i in chosen])
             grids.append([Picture(net, grid, targets[i]) for i in chosen])
-    pairs = list(zip(inputs, targets, strict=True))
     return Half(
         [Picture(net, *pair) for pair in pairs], [Picture(other, *pair) for pair in pairs], noisy, grids
     )
