@@ -9,10 +9,12 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from srd_onnx.errors import OptionError
+from srd_onnx.methods.activation_maps import gradcam, gradcam_plus_plus, hirescam, layercam, xgradcam
 from srd_onnx.methods.black_box import occlusion, rise
 from srd_onnx.methods.controls import centre, random, sobel
 from srd_onnx.methods.gradients import gradient_times_input, saliency
 from srd_onnx.methods.method import SRD, Attribute, Attributed, Method
+from srd_onnx.methods.perturbed_maps import ablationcam, reciprocam, scorecam
 from srd_onnx.subject import Settings
 
 __all__ = ["METHODS", "SRD", "Attribute", "Attributed", "Method", "method_named", "peer_settings"]
@@ -23,6 +25,14 @@ METHODS: Mapping[str, Callable[..., Method]] = MappingProxyType(
         for make in (
             saliency,
             gradient_times_input,
+            gradcam,
+            gradcam_plus_plus,
+            xgradcam,
+            layercam,
+            hirescam,
+            scorecam,
+            ablationcam,
+            reciprocam,
             occlusion,
             rise,
             random,
