@@ -1,17 +1,27 @@
 """Put forward graph and backward nodes together into one ordinary ONNX model."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
-from onnx import ModelProto, TensorProto, helper, numpy_helper
+from onnx import (
+    ModelProto,
+    NodeProto,
+    OperatorSetIdProto,
+    TensorProto,
+    ValueInfoProto,
+    helper,
+    numpy_helper,
+)
 
 from srd_onnx.backward import Backward, Cotangents
 from srd_onnx.emit import Emitter
 from srd_onnx.errors import UnsupportedCaseError
 from srd_onnx.external_data import nodes as every_node
-from srd_onnx.ir import Value
+from srd_onnx.ir import Graph, Value
 from srd_onnx.seed import DIRECTION, TARGET, TOP_CLASS
+from srd_onnx.walk import captured
 
 
 def exposed(forward: ModelProto, values: Sequence[Value]) -> ModelProto:
@@ -67,6 +77,69 @@ def combined(
         graph.node.append(helper.make_node("Identity", [tensor], [name], name=f"srd/output/{name}"))
         graph.output.append(tensor_info(name, value.dtype, value.shape))
     return model
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Some nodes as a model of their own.
+
+    Attributes:
+        model: what it reads of the forward pass is among its inputs.
+        reads: the names of these, in order.
+    """
+
+    model: ModelProto
+    reads: tuple[str, ...]
+
+
+def part_of(
+    nodes: Iterable[NodeProto],
+    initializers: Iterable[TensorProto],
+    graph: Graph,
+    outputs: Mapping[str, str],
+    given: Sequence[ValueInfoProto] = (),
+    domains: Sequence[OperatorSetIdProto] = (),
+) -> Part:
+    """A model of those of some nodes that its outputs need; the forward tensors that they read are its inputs.
+
+    Args:
+        nodes: in topological order; emitted ones, or some of the forward model.
+        initializers: that they share.
+        graph: the forward graph; its constants go into the model.
+        outputs: name to tensor.
+        given: inputs that are no forward tensors, or are changed ones: they come first.
+        domains: the operator sets; that of the graph if left out.
+    """
+    ends = [helper.make_node("Identity", [tensor], [name]) for name, tensor in outputs.items()]
+    made = helper.make_graph(
+        [*nodes, *ends],
+        "part",
+        list(given),
+        [helper.make_empty_tensor_value_info(name) for name in outputs],
+        list(initializers),
+    )
+    opsets = list(domains) or [helper.make_opsetid("", graph.opset)]
+    model = pruned(helper.make_model(made, opset_imports=opsets, ir_version=10))
+    here = {i.name for i in given} | {t.name for t in model.graph.initializer}
+    read = [value for name, value in read_by(model.graph.node, graph).items() if name not in here]
+    moving = [value for value in read if value.constant is None]
+    model.graph.input.extend(tensor_info(v.name, v.dtype, v.shape) for v in moving)
+    model.graph.initializer.extend(
+        numpy_helper.from_array(v.constant, v.name) for v in read if v.constant is not None
+    )
+    return Part(model, tuple(v.name for v in moving))
+
+
+def read_by(nodes: Iterable[NodeProto], graph: Graph) -> dict[str, Value]:
+    """The forward tensors that nodes read and do not make, by name."""
+    known = {v.name: v for node in graph.nodes for v in (*node.inputs, *node.outputs) if v is not None}
+    known |= {value.name: value for value in graph.inputs}
+    made: set[str] = set()
+    names: dict[str, None] = {}
+    for node in nodes:
+        names.update(dict.fromkeys(n for n in (*node.input, *captured(node)) if n in known and n not in made))
+        made.update(node.output)
+    return {name: known[name] for name in names}
 
 
 def pruned(model: ModelProto) -> ModelProto:

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
 
+from srd_onnx.assemble import part_of, read_by, tensor_info
 from srd_onnx.emit import Emitter
 from srd_onnx.ir import Array, Value
 from srd_onnx.plan import Plan, Step
@@ -111,21 +111,65 @@ def feeds_of(plan: Plan, step: Step, output: int, known: Mapping[str, Array]) ->
         output: the index of one of its outputs.
         known: forward tensors by name, for rules whose spread reads some (computed indices).
     """
+    probes = _probes(plan, step, output)
+    shape, sizes = probes.shape, probes.sizes
+    if probes.is_identity:
+        return {i: identity(math.prod(shape), len(shape)) for i in probes.wanted}
+    send = _sender(plan, step, probes.emit, probes.value, probes.wanted, known)
+    found = _probed(send, shape, sizes, plan.roles[probes.value.name])
+    if step.rule.far:
+        require_few(step, math.prod(shape), max(sizes.values(), default=0))
+    return {i: _everywhere(fed, shape) for i, fed in found.items()} if step.rule.far else found
+
+
+@dataclass(frozen=True, eq=False)
+class _Probes:
+    """The spread of one output of a step: where it goes, and how many positions are there, by carrier."""
+
+    emit: Emitter
+    value: Value
+    shape: tuple[int, ...]
+    wanted: Mapping[int, str]
+    sizes: Mapping[int, int]
+
+    @property
+    def is_identity(self) -> bool:
+        count = math.prod(self.shape)
+        return all(flow == PROBE and self.sizes[i] == count for i, flow in self.wanted.items())
+
+
+def _probes(plan: Plan, step: Step, output: int) -> _Probes:
     emit = Emitter(plan.graph, plan.roles)
     value = step.node.outputs[output]
     assert value is not None
-    shape = position_shape(plan, value)
     shares = [PROBE if i == output else None for i in range(len(step.node.outputs))]
     flows = step.rule.spread(emit, step.node, shares)
     wanted = {i: flow for i, flow in enumerate(flows) if flow is not None and i in step.carriers}
     sizes = {i: math.prod(position_shape(plan, step.node.input(i))) for i in wanted}
-    if all(flow == PROBE and sizes[i] == math.prod(shape) for i, flow in wanted.items()):
-        return {i: identity(math.prod(shape), len(shape)) for i in wanted}
-    send = _sender(plan, step, emit, value, wanted, known)
-    found = _probed(send, shape, sizes, plan.roles[value.name])
-    if step.rule.far:
-        require_few(step, math.prod(shape), max(sizes.values(), default=0))
-    return {i: _everywhere(fed, shape) for i, fed in found.items()} if step.rule.far else found
+    return _Probes(emit, value, position_shape(plan, value), wanted, sizes)
+
+
+def one_to_one(plan: Plan, step: Step, output: int) -> dict[int, Array]:
+    """The input position that each output position comes from, where none feeds another one as well.
+
+    Returns:
+        int64 [J], -1 for none, by the index of those carriers that feed in this way; positions as in `Feeds`.
+    """
+    if needed(plan, step, output):
+        return {}
+    probes = _probes(plan, step, output)
+    if probes.is_identity:
+        return {i: np.arange(math.prod(probes.shape)) for i in probes.wanted}
+    found: dict[int, Array] = {}
+    for i, flow in probes.wanted.items():
+        # One operand at a time: what one of them mixes says nothing of another one (a skip connection).
+        send = _sender(plan, step, probes.emit, probes.value, {i: flow}, {})
+        pairs = _by_comb(send, probes.shape, (1,) * len(probes.shape))
+        if pairs is not None:
+            fed = _gathered(pairs[0], math.prod(probes.shape), (), probes.sizes[i])
+            if len(fed.index) == 1:
+                found[i] = fed.index[0]
+    return found
 
 
 def require_few(step: Step, passes: int, positions: int) -> None:
@@ -155,15 +199,7 @@ def needed(plan: Plan, step: Step, output: int) -> list[str]:
     emit = Emitter(plan.graph, plan.roles)
     shares = [PROBE if i == output else None for i in range(len(step.node.outputs))]
     step.rule.spread(emit, step.node, shares)
-    return [name for name, value in read_by(emit.nodes, plan).items() if value.constant is None]
-
-
-def read_by(nodes: Sequence[onnx.NodeProto], plan: Plan) -> dict[str, Value]:
-    """The forward tensors that emitted nodes read, by name."""
-    known = {v.name: v for node in plan.graph.nodes for v in (*node.inputs, *node.outputs) if v is not None}
-    known |= {value.name: value for value in plan.graph.inputs}
-    names = dict.fromkeys(name for node in nodes for name in node.input)
-    return {name: known[name] for name in names if name in known}
+    return [name for name, value in read_by(emit.nodes, plan.graph).items() if value.constant is None]
 
 
 class _Sender:
@@ -184,26 +220,11 @@ class _Sender:
 def _sender(
     plan: Plan, step: Step, emit: Emitter, value: Value, wanted: Mapping[int, str], known: Mapping[str, Array]
 ) -> _Sender:
-    read = read_by(emit.nodes, plan)
     dtype = value.dtype if value.is_float else np.dtype(np.float32)
-    inputs = [(PROBE, position_shape(plan, value), dtype)]
-    inputs += [(v.name, v.shape, v.dtype) for v in read.values() if v.constant is None]
-    constants = [numpy_helper.from_array(v.constant, v.name) for v in read.values() if v.constant is not None]
-    outputs = [helper.make_empty_tensor_value_info(f"fed/{i}") for i in wanted]
-    ends = [
-        helper.make_node("Identity", [flow], [o.name])
-        for flow, o in zip(wanted.values(), outputs, strict=True)
-    ]
-    graph = helper.make_graph(
-        [*emit.nodes, *ends],
-        "feeds",
-        [helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(d), s) for n, s, d in inputs],
-        outputs,
-        [*emit.initializers, *constants],
-    )
-    opsets = [helper.make_opsetid("", plan.graph.opset)]
-    model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
-    return _Sender(model, dtype, {name: known[name] for name, *_ in inputs[1:]})
+    outputs = {f"fed/{i}": flow for i, flow in wanted.items()}
+    probe = tensor_info(PROBE, dtype, position_shape(plan, value))
+    part = part_of(emit.nodes, emit.initializers, plan.graph, outputs, [probe])
+    return _Sender(part.model, dtype, {name: known[name] for name in part.reads})
 
 
 def _probed(send: _Sender, shape: tuple[int, ...], sizes: Mapping[int, int], axes: Axes) -> dict[int, Feeds]:

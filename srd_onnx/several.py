@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import onnxruntime
-from onnx import ModelProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, TensorProto, helper
 
-from srd_onnx.assemble import pruned
+from srd_onnx.assemble import Part, part_of
 from srd_onnx.backward import Head, build_head, map_of, relevance_shape
-from srd_onnx.feeds import position_shape, read_by
+from srd_onnx.feeds import position_shape
 from srd_onnx.focus import BOOKED, finish_model
 from srd_onnx.ir import Array
 from srd_onnx.plan import Plan
@@ -134,9 +134,9 @@ def _head_session(
     at_once = AT_ONCE if wide is not None and _is_wider(plan, wide) else 1
     own = wide if wide is not None and at_once > 1 else plan
     head = build_head(own, free=free)
-    model, reads = _head_model(own, head, free=free)
-    session = make_session(model.SerializeToString(), providers, threads)
-    return HeadSession(session, plan, own, at_once, reads, tuple(name for name, _ in head.ledger))
+    part = _head_model(own, head, free=free)
+    session = make_session(part.model.SerializeToString(), providers, threads)
+    return HeadSession(session, plan, own, at_once, part.reads, tuple(name for name, _ in head.ledger))
 
 
 def _is_wider(plan: Plan, wide: Plan) -> bool:
@@ -316,30 +316,15 @@ def _heads(
         yield parted
 
 
-def _head_model(plan: Plan, head: Head, *, free: bool) -> tuple[ModelProto, tuple[str, ...]]:
+def _head_model(plan: Plan, head: Head, *, free: bool) -> Part:
     """The head alone: what it reads of the forward pass are its inputs."""
-    read = read_by(head.emit.nodes, plan)
-    seeded = head.seeded
+    seeded, dtype = head.seeded, helper.np_dtype_to_tensor_dtype(head.seeded.dtype)
     outputs = {_SHARE.format(name): tensor for name, tensor in head.shares.items()}
     outputs |= {_SEED: head.seed, _SCORES: seeded.scores}
     outputs |= {_LEDGER.format(i): tensor for i, (_, tensor) in enumerate(head.ledger)}
-    moving = tuple(v for v in read.values() if v.constant is None)
-    kind = helper.np_dtype_to_tensor_dtype
-    inputs = [helper.make_tensor_value_info(v.name, kind(v.dtype), v.shape) for v in moving]
-    inputs.append(
-        helper.make_tensor_value_info(DIRECTION, kind(seeded.dtype), seeded.shape)
+    seed_input = (
+        helper.make_tensor_value_info(DIRECTION, dtype, seeded.shape)
         if free
         else helper.make_tensor_value_info(TARGET, TensorProto.INT64, seeded.shape[:1])
     )
-    ends = [helper.make_node("Identity", [tensor], [name]) for name, tensor in outputs.items()]
-    constants = [numpy_helper.from_array(v.constant, v.name) for v in read.values() if v.constant is not None]
-    graph = helper.make_graph(
-        [*head.emit.nodes, *ends],
-        "head",
-        inputs,
-        [helper.make_empty_tensor_value_info(name) for name in outputs],
-        [*head.emit.initializers, *constants],
-    )
-    opsets = [helper.make_opsetid("", plan.graph.opset)]
-    model = pruned(helper.make_model(graph, opset_imports=opsets, ir_version=10))
-    return model, tuple(v.name for v in moving)
+    return part_of(head.emit.nodes, head.emit.initializers, plan.graph, outputs, [seed_input])

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from srd_onnx.errors import OptionError
+from srd_onnx.methods.activation_maps import gradcam, gradcam_plus_plus, hirescam, layercam, xgradcam
 from srd_onnx.methods.averaged import integrated_gradients, smoothgrad
 from srd_onnx.methods.black_box import occlusion, rise
 from srd_onnx.methods.controls import centre, random, sobel
@@ -15,6 +16,7 @@ from srd_onnx.methods.gradients import gradient_times_input, saliency
 from srd_onnx.methods.guided import guided_backprop
 from srd_onnx.methods.lrp import lrp_composite, lrp_epsilon, lrp_epsilon_plus, lrp_gamma, lrp_zplus
 from srd_onnx.methods.method import SRD, Attribute, Attributed, Method
+from srd_onnx.methods.perturbed_maps import ablationcam, reciprocam, scorecam
 from srd_onnx.named import made_by_name
 from srd_onnx.subject import Settings
 
@@ -35,6 +37,14 @@ METHODS: Mapping[str, Callable[..., Method]] = MappingProxyType(
             lrp_gamma,
             lrp_epsilon_plus,
             lrp_composite,
+            gradcam,
+            gradcam_plus_plus,
+            xgradcam,
+            layercam,
+            hirescam,
+            scorecam,
+            ablationcam,
+            reciprocam,
             occlusion,
             rise,
             random,

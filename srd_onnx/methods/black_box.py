@@ -38,16 +38,15 @@ def occlusion(window: int = 16, stride: int = 8, value: float = 0.0) -> Method:
     if at_least_one("stride", stride) > window:
         raise OptionError(f"stride={stride}: positions would be left out between windows of {window}")
 
-    def probe(scorer: Scorer, source: Value, item: Mapping[str, Array]) -> Scored:
+    def probe(scorer: Scorer, source: Value, item: Mapping[str, Array]) -> tuple[Scored, None]:
         hidden = np.asarray(value, source.dtype)
 
         def change(x: Array, masks: Array) -> Array:
             return np.where(masks, hidden, x)
 
         sizes = positions_of(source, scorer.plan.roles[source.name])
-        return _masked(
-            scorer, source, item, _boxes(_windows(sizes, window, stride), sizes, scorer.size), change
-        )
+        boxes = _boxes(_windows(sizes, window, stride), sizes, scorer.size)
+        return _masked(scorer, source, item, boxes, change), None
 
     def combine(plan: Plan, probed: Probed) -> Array:
         sizes = positions_of(probed.source, plan.roles[probed.source.name])
@@ -132,21 +131,18 @@ def rise(masks: int = 4000, cells: int = 7, keep: float = 0.5, seed: int = 0) ->
     made = RiseMasks(masks, cells, keep, seed)
 
     def make(subject: Subject, case: Case) -> Attribute:
-        if case.options.seed != "logit":
-            raise OptionError(
-                f"rise explains the probability of a class: seed='{case.options.seed}' means nothing"
-            )
+        require_logit("rise", case)
         scorer = compile_scorer(subject, case)
         for source in scorer.plan.sources:
             _require_real(source)
         return Perturbing(scorer, probe, combine)
 
-    def probe(scorer: Scorer, source: Value, item: Mapping[str, Array]) -> Scored:
+    def probe(scorer: Scorer, source: Value, item: Mapping[str, Array]) -> tuple[Scored, None]:
         def change(x: Array, chunk: Array) -> Array:
             return np.asarray(x * chunk, source.dtype)
 
         sizes = positions_of(source, scorer.plan.roles[source.name])
-        return _masked(scorer, source, item, made(sizes, scorer.size), change)
+        return _masked(scorer, source, item, made(sizes, scorer.size), change), None
 
     def combine(plan: Plan, probed: Probed) -> Array:
         weights = probed.changed.probabilities @ probed.direction
@@ -178,6 +174,18 @@ def _masked(
     axes, own = scorer.plan.roles[source.name], item[source.name]
     x = own if source.name in scorer.batched else own[None]
     return joined(scorer.changed(item, source.name, change(x, over_items(chunk, axes))) for chunk in masks)
+
+
+def require_logit(name: str, case: Case) -> None:
+    """Refuse another seed for a method that explains a probability.
+
+    Raises:
+        OptionError: naming the method.
+    """
+    if case.options.seed != "logit":
+        raise OptionError(
+            f"{name} explains the probability of a class: seed='{case.options.seed}' means nothing"
+        )
 
 
 def _require_real(source: Value) -> None:

@@ -15,16 +15,19 @@ from srd_onnx.plan import Plan
 class Probed:
     """One item and what the model said of it and of its changed versions.
 
-    Shapes: unchanged [1, K] and changed [M, K] of `Scored`; direction [K], what is explained.
+    Shapes: unchanged [1, K] and changed [M, K] of `Scored`; direction [K], what is explained; activations: of the layer
+    that was changed, [C, ...], or none.
     """
 
     source: Value
     unchanged: Scored
     changed: Scored
     direction: Array
+    activations: Array
 
 
-Probe = Callable[[Scorer, Value, Mapping[str, Array]], Scored]
+Kept = tuple[Scored, Array | None]
+Probe = Callable[[Scorer, Value, Mapping[str, Array]], Kept]
 Combine = Callable[[Plan, Probed], Array]
 
 
@@ -38,7 +41,7 @@ class Perturbing:
     scorer: Scorer
     probe: Probe
     combine: Combine
-    _kept: tuple[dict[str, Array], Scored, dict[tuple[str, int], Scored]] | None = field(default=None)
+    _kept: tuple[dict[str, Array], Scored, dict[tuple[str, int], Kept]] | None = field(default=None)
 
     @property
     def plan(self) -> Plan:
@@ -56,12 +59,14 @@ class Perturbing:
             for i in range(plan.batch):
                 if (source.name, i) not in probed:
                     probed[source.name, i] = self.probe(self.scorer, source, self._item(feeds, i))
+                changed, values = probed[source.name, i]
                 unchanged = Scored(base.scores[i : i + 1], base.probabilities[i : i + 1])
-                found.append(self.combine(plan, Probed(source, unchanged, probed[source.name, i], wanted[i])))
+                given = np.zeros(0) if values is None else values
+                found.append(self.combine(plan, Probed(source, unchanged, changed, wanted[i], given)))
             maps[source.name] = np.stack(found).astype(np.float32)
         return Attributed(maps, (wanted * base.scores).sum(axis=1), base.scores)
 
-    def _scored(self, feeds: Mapping[str, Array]) -> tuple[Scored, dict[tuple[str, int], Scored]]:
+    def _scored(self, feeds: Mapping[str, Array]) -> tuple[Scored, dict[tuple[str, int], Kept]]:
         """The scores of these inputs, and what is known of their changed versions."""
         if self._kept is None or any((array != self._kept[0][name]).any() for name, array in feeds.items()):
             kept = {name: array.copy() for name, array in feeds.items()}

@@ -51,7 +51,8 @@ class Scorer:
     Attributes:
         plan: inputs and target, for the shapes of the case.
         size: inputs per run.
-        link: the output of the model, where what is explained comes before a softmax or sigmoid at its end.
+        batched: the inputs with a batch axis, which is the first.
+        outputs: of the session: the target; and the output of the model, where that comes before a softmax or sigmoid.
         classes: whether what is explained are the scores of classes.
     """
 
@@ -59,7 +60,7 @@ class Scorer:
     session: onnxruntime.InferenceSession
     size: int
     batched: frozenset[str]
-    link: Value | None
+    outputs: tuple[str, ...]
     classes: bool
 
     def __call__(self, feeds: Mapping[str, Array]) -> Scored:
@@ -68,17 +69,16 @@ class Scorer:
         Args:
             feeds: the graph's inputs; those with a batch axis with M of them.
         """
-        names = [self.plan.target.name, *([self.link.name] if self.link else [])]
         count = next((len(array) for name, array in feeds.items() if name in self.batched), 1)
         parts = []
         for start in range(0, count, self.size):
             taken = min(self.size, count - start)
-            found = run(self.session, names, {n: self._filled(n, a, start) for n, a in feeds.items()})
+            found = run(self.session, self.outputs, {n: self._filled(n, a, start) for n, a in feeds.items()})
             parts.append([array.reshape(self.size, -1)[:taken] for array in found])
-        scores, *linked = (np.concatenate(part) for part in zip(*parts, strict=True))
+        scores, *given = (np.concatenate(part) for part in zip(*parts, strict=True))
         if not self.classes:
             return Scored(scores, scores)
-        return Scored(scores, _given(linked[0]) if linked else _likely(scores))
+        return Scored(scores, _given(given[0]) if given else _likely(scores))
 
     def changed(self, item: Mapping[str, Array], source: str, rows: Array) -> Scored:
         """Score one item with each of M rows in place of one of its inputs.
@@ -115,10 +115,7 @@ def compile_scorer(subject: Subject, case: Case, *, many: bool = True) -> Scorer
     forward, graph = simplify(subject.model.proto, case.shapes, EXPANSIONS, RULES)
     plan = forward_plan(graph, case.start, RULES, case.options, case.explained)
     batched = frozenset(name for name, axes in case.start.items() if axes.roles[:1] == (Role.BATCH,))
-    output, classes = graph.outputs[0], case.explained is None
-    linked = classes and output.name != plan.target.name and output.known and output.is_float
-    link = output if linked and np.prod(output.shape) == np.prod(plan.target.shape) else None
-    values, size = [plan.target, *([link] if link else [])], plan.batch
+    values, size = told(plan, case), plan.batch
     if many and batched == case.start.keys():
         rows = rows_at_once(math.prod(plan.sources[0].shape) // plan.batch)
         wide = _wide(subject, case, rows, values)
@@ -127,7 +124,14 @@ def compile_scorer(subject: Subject, case: Case, *, many: bool = True) -> Scorer
     session = make_session(
         pruned(exposed(forward, values)).SerializeToString(), subject.providers, subject.threads
     )
-    return Scorer(plan, session, size, batched, link, classes)
+    return Scorer(plan, session, size, batched, tuple(v.name for v in values), case.explained is None)
+
+
+def told(plan: Plan, case: Case) -> list[Value]:
+    """The target; and the output of the model, where what is explained comes before a softmax or sigmoid at its end."""
+    output, target = plan.graph.outputs[0], plan.target
+    linked = case.explained is None and output.name != target.name and output.known and output.is_float
+    return [target, output] if linked and math.prod(output.shape) == math.prod(target.shape) else [target]
 
 
 def rows_at_once(numbers: int) -> int:
