@@ -13,9 +13,20 @@ from srd_onnx.runtime import CPU, make_session, run
 def positions_seen(graph: Graph, roles: dict[str, Axes], crossed: Crossed, target: Value) -> dict[str, int]:
     """How many positions of each crossed tensor the middle position of the target depends on, by tensor name.
 
-    Found by sending relevance from the target back along every rule's `spread`, which reaches exactly the positions
-    that feed it. It needs no data: nothing of the forward pass is computed. A tensor behind a spread that does read
-    data has no entry.
+    A tensor behind a spread that reads data has no entry.
+    """
+    found = undirected(graph, roles, crossed, target)
+    return {name: int(np.count_nonzero(array)) for name, array in found.items()}
+
+
+def undirected(graph: Graph, roles: dict[str, Axes], crossed: Crossed, target: Value) -> dict[str, Array]:
+    """What of one unit at the middle position of the target reaches each position of each crossed tensor.
+
+    It is sent from the target back along every rule's `spread`, which reaches exactly the positions that feed it. That
+    needs no data: nothing of the forward pass is computed. A tensor behind a spread that does read data has no entry.
+
+    Returns:
+        for the first item of the batch, by tensor name: as the tensor, channel axes of size 1 and no batch axis.
     """
     emit = Emitter(graph, roles)
     shape, positions = roles[target.name].position_shape(target), roles[target.name].positions
@@ -32,7 +43,7 @@ def positions_seen(graph: Graph, roles: dict[str, Axes], crossed: Crossed, targe
                 flows.setdefault(node.input(index).name, []).append(flow)
     for name in list(flows):
         _total(emit, flows, totals, graph.values[name])
-    return _counted(emit, graph, totals)
+    return _computed(emit, graph, totals)
 
 
 def _total(emit: Emitter, flows: dict[str, list[str]], totals: dict[str, str], value: Value) -> str | None:
@@ -41,7 +52,7 @@ def _total(emit: Emitter, flows: dict[str, list[str]], totals: dict[str, str], v
     return totals.get(value.name)
 
 
-def _counted(emit: Emitter, graph: Graph, totals: dict[str, str]) -> dict[str, int]:
+def _computed(emit: Emitter, graph: Graph, totals: dict[str, str]) -> dict[str, Array]:
     known = {t.name for t in emit.initializers}
     nodes = []
     for node in emit.nodes:
@@ -56,10 +67,7 @@ def _counted(emit: Emitter, graph: Graph, totals: dict[str, str]) -> dict[str, i
     model = helper.make_model(onnx_graph, opset_imports=[helper.make_opsetid("", graph.opset)], ir_version=10)
     session = make_session(model.SerializeToString(), [CPU])
     found = run(session, [o.name for o in outputs], {})
-    return {
-        name: int(np.count_nonzero(_first_item(array, emit.roles[name])))
-        for name, array in zip(wanted, found, strict=True)
-    }
+    return {name: _first_item(array, emit.roles[name]) for name, array in zip(wanted, found, strict=True)}
 
 
 def _first_item(array: Array, axes: Axes) -> Array:

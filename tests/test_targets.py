@@ -109,7 +109,7 @@ def test_single_options_change_a_preset() -> None:
     ("preset", "changes", "message"),
     [
         ("papr", {}, f"there is no preset 'papr'; there is: {', '.join(PRESETS)}"),
-        ("paper", {"seed": "loss"}, "seed='loss' is not one of logit, logprob, contrast"),
+        ("paper", {"seed": "loss"}, "seed='loss' is not one of logit, logprob, contrast, logodds"),
         ("paper", {"sign": "both"}, "sign='both' is not one of signed, positive"),
         ("paper", {"bias": "drop"}, "bias='drop' is not one of distribute, ledger"),
     ],

@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from srd_onnx.errors import OptionError
 from srd_onnx.methods.activation_maps import gradcam, gradcam_plus_plus, hirescam, layercam, xgradcam
+from srd_onnx.methods.attention import attention_rollout
 from srd_onnx.methods.averaged import integrated_gradients, smoothgrad
 from srd_onnx.methods.black_box import occlusion, rise
 from srd_onnx.methods.controls import centre, random, sobel
@@ -45,6 +46,7 @@ METHODS: Mapping[str, Callable[..., Method]] = MappingProxyType(
             scorecam,
             ablationcam,
             reciprocam,
+            attention_rollout,
             occlusion,
             rise,
             random,

@@ -11,7 +11,7 @@ from srd_onnx.engine import Case
 from srd_onnx.errors import LayoutError, OptionError, UnsupportedCaseError
 from srd_onnx.ir import Array, Value
 from srd_onnx.methods.grid import resized
-from srd_onnx.methods.places import Grid, grid_of
+from srd_onnx.methods.places import Grid, grid_of, require_single_source
 from srd_onnx.plan import Plan
 from srd_onnx.roles import Role
 from srd_onnx.subject import Subject
@@ -110,12 +110,7 @@ def layer_of(subject: Subject, case: Case) -> Layer:
             f"boundary= ({', '.join(map(repr, names))})"
         )
     value = plan.graph.values[names[0] or ""]
-    if len(plan.sources) > 1:
-        raise UnsupportedCaseError(
-            "a class activation map lies over one input, but relevance reaches "
-            + ", ".join(f"'{source.name}'" for source in plan.sources)
-            + ": hold the others fixed, or choose another method"
-        )
+    require_single_source(plan)
     if not value.is_float:
         raise UnsupportedCaseError(
             f"the layer '{value.name}' holds integers ({value.dtype}): choose a tensor of real numbers with boundary="

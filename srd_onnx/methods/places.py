@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from srd_onnx.errors import LayoutError
+from srd_onnx.errors import LayoutError, UnsupportedCaseError
 from srd_onnx.feeds import one_to_one, position_shape
 from srd_onnx.ir import Array, Value
 from srd_onnx.plan import Plan
@@ -67,6 +67,20 @@ def grid_of(plan: Plan, name: str) -> Grid:
         f"'{source.name}' {list(source.shape)}: choose another layer with boundary=, one whose positions are a grid or "
         "tokens that were made from one. `srd-onnx check MODEL` lists the layers."
     )
+
+
+def require_single_source(plan: Plan) -> None:
+    """Refuse a plan with several explained inputs for a method whose map lies over one.
+
+    Raises:
+        UnsupportedCaseError: naming them.
+    """
+    if len(plan.sources) > 1:
+        raise UnsupportedCaseError(
+            "a map of a layer lies over one input, but relevance reaches "
+            + ", ".join(f"'{source.name}'" for source in plan.sources)
+            + ": hold the others fixed (fixed=), or choose another method"
+        )
 
 
 def _grids(plan: Plan) -> set[str]:
