@@ -41,7 +41,7 @@ class Contender:
 
     name: str
     method: Method | None
-    options: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
     required: bool = True
 
     def explainer(self, base: Explainer) -> Explainer:
@@ -57,8 +57,10 @@ class Contender:
     def to_dict(self, base: Explainer) -> dict[str, Any]:
         """Everything that decides its maps, and where it is from, as plain data."""
         explainer = self.explainer(base)
-        about = self.method.to_dict() if self.method else {"name": SRD, "preset": explainer.preset}
-        return about | {"options": explainer.options.to_dict()}
+        options = explainer.options.to_dict()
+        if self.method is None:
+            return {"name": SRD, "preset": explainer.preset, "options": options}
+        return self.method.to_dict() | {"options": {key: options[key] for key in ("boundary", "seed")}}
 
     def identity(self, base: Explainer) -> str:
         """Everything that decides its maps, and nothing else."""
@@ -81,16 +83,25 @@ def contender_named(text: str, *, seed: int = 0, required: bool = True) -> Conte
     """
     name, _, rest = text.partition(":")
     if name == SRD:
-        pairs = [part.partition("=") for part in filter(None, rest.split(","))]
-        for key, equals, _ in pairs:
-            if key not in _OPTIONS or not equals:
-                raise OptionError(f"method '{SRD}' has no option '{key}'; it takes {', '.join(_OPTIONS)}")
-        return Contender(text, None, {key: value for key, _, value in pairs}, required)
+        return Contender(text, None, dict(map(_option, filter(None, rest.split(",")))), required)
     takes_seed = name in METHODS and "seed" in inspect.signature(METHODS[name]).parameters
     if takes_seed and not any(part.startswith("seed=") for part in rest.split(",")):
         given = ",".join(filter(None, (rest, f"seed={seed}")))
         return Contender(text, method_named(f"{name}:{given}"), required=required)
     return Contender(text, method_named(text), required=required)
+
+
+def _option(text: str) -> tuple[str, Any]:
+    """`sign=positive`, as the option's own type."""
+    key, equals, value = text.partition("=")
+    if key not in _OPTIONS or not equals:
+        raise OptionError(f"method '{SRD}' has no option '{key}'; it takes {', '.join(_OPTIONS)}")
+    if key == "preset" or not isinstance(getattr(Options, key), float):
+        return key, value
+    try:
+        return key, float(value)
+    except ValueError as error:
+        raise OptionError(f"method '{SRD}': {key}={value!r} is not a number") from error
 
 
 @dataclass(frozen=True)

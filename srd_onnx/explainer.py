@@ -76,7 +76,7 @@ class Explainer(Subject):
             settings = peer_settings(self.method, settings)
         super().__init__(model, **settings)
 
-    def with_method(self, method: Method | None, preset: str = DEFAULT_PRESET, **changes: str) -> Self:
+    def with_method(self, method: Method | None, preset: str = DEFAULT_PRESET, **changes: Any) -> Self:
         """The same model, explained by another method; by SRD (None) with these options."""
         other = self.with_options("paper" if method else preset, **changes)
         other.method = method

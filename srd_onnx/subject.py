@@ -186,7 +186,7 @@ class Subject:
         other._sessions = OrderedDict()
         return other
 
-    def with_options(self, preset: str, **changes: str) -> Self:
+    def with_options(self, preset: str, **changes: Any) -> Self:
         """The same model with the options of a preset, but for those given."""
         other = copy.copy(self)
         other.preset, other.options = preset, options_of(preset, **changes)

@@ -171,6 +171,9 @@ def test_srd_takes_part_with_options(tmp_path: Path) -> None:
         OptionError, match="method 'srd' has no option 'masks'; it takes preset, boundary, seed"
     ):
         contender_named("srd:masks=3")
+    assert contender_named("srd:preset=joint,smooth=3").options == {"preset": "joint", "smooth": 3.0}
+    with pytest.raises(OptionError, match="method 'srd': smooth='x' is not a number"):
+        contender_named("srd:smooth=x")
     with pytest.raises(OptionError, match="seed='x' is not one of"):
         evaluated(images, metric("total", total), methods=["srd:seed=x"])
 

@@ -40,7 +40,7 @@ CSV, JSON, PICTURE, STORE = (f"evaluation.{ending}" for ending in ("csv", "json"
 EVERY = "all"
 # What is measured if nothing is said: methods of a few passes, and controls; metrics of some dozen runs at most.
 USUAL_METHODS = (
-    "srd", "saliency", "gradient-x-input", "guided-backprop", "lrp-composite", "grad-cam", "layer-cam",
+    "srd", "saliency", "gradient-x-input", "guided-backprop", "lrp-composite", "gradcam", "layercam",
     "random", "sobel", "centre",
 )  # fmt: skip
 USUAL_METRICS = (

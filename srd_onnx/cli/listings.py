@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from rich.text import Text
 
-from srd_onnx.cli.console import cell, stdout, write_json
+from srd_onnx.cli.console import cell, lines, stdout, write_json
 from srd_onnx.cli.options import JsonOption
-from srd_onnx.options import DEFAULT_PRESET
+from srd_onnx.options import DEFAULT_PRESET, Options
 
 if TYPE_CHECKING:
     from srd_onnx.metrics import Metric
@@ -37,7 +38,7 @@ def methods(*, json: JsonOption = False) -> None:
         write_json(to_json({"methods": [srd, *rows]}, indent=2))
         return
     table = _table("method", "title", "family", "parameters")
-    options = f"preset={DEFAULT_PRESET},boundary,seed,sign,bias"
+    options = ",".join((f"preset={DEFAULT_PRESET}", *Options.__dataclass_fields__))
     table.add_row(SRD, "Sharing Ratio Decomposition", "sharing ratios", options)
     for method in made:
         parameters = _defaults(METHODS[method.name])
@@ -45,7 +46,7 @@ def methods(*, json: JsonOption = False) -> None:
     stdout().print(table)
     for said in dict.fromkeys(method.note for method in made if method.note):
         about = ", ".join(method.title for method in made if method.note == said)
-        stdout().print(cell(f"{about}: {said}"), soft_wrap=True)
+        stdout().print(Text(lines(f"{about}: {said}")), soft_wrap=True)
 
 
 def metrics(*, json: JsonOption = False) -> None:
