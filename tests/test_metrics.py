@@ -110,7 +110,7 @@ def test_the_documentation_says_the_same(name: str) -> None:
     row, metric = rows_of_the_documentation()[name], METRICS[name]()
     assert metric.meaning in row
     assert metric.better in row
-    words = {0.0: "0", 1.0: "1", -1.0: "−1", np.inf: "∞"}
+    words = {0.0: "0", 1.0: "1", -1.0: "−1", np.inf: "∞", 2.0: "2"}
     assert " to ".join(words[bound] for bound in metric.bounds) in row
     assert metric.source.split(", ")[-1] in row[-1]
     for key in inspect.signature(METRICS[name]).parameters:

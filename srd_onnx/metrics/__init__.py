@@ -6,6 +6,7 @@ Each is a function that gives a `Metric`; its keyword parameters decide the numb
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
+from srd_onnx.metrics import manipulation, randomisation, robustness
 from srd_onnx.metrics.axiomatic import completeness_metric, completeness_to_baseline_metric
 from srd_onnx.metrics.complexity import complexity_metric, effective_complexity_metric, sparseness_metric
 from srd_onnx.metrics.curves import (
@@ -53,6 +54,16 @@ _MAKERS: tuple[Callable[..., Metric], ...] = (
     infidelity_metric,
     road_morf_metric,
     road_lerf_metric,
+    robustness.local_lipschitz_estimate,
+    robustness.max_sensitivity,
+    robustness.avg_sensitivity,
+    robustness.relative_input_stability,
+    robustness.relative_output_stability,
+    manipulation.manipulation,
+    randomisation.mprt,
+    randomisation.mprt_last_layer,
+    randomisation.mprt_independent,
+    randomisation.random_logit,
     completeness_metric,
     completeness_to_baseline_metric,
 )
