@@ -130,9 +130,18 @@ def exported(module: nn.Module, data: Tensor) -> bytes:
     return buffer.getvalue()
 
 
-def assert_agrees(ours: list[Explanation], theirs: NDArray[Any], tolerance: float = 1e-4) -> None:
-    """Every map [H, W] is theirs [N, H, W] up to a part of their greatest value."""
+def assert_agrees(ours: list[Explanation], theirs: NDArray[Any], *, but_for: float = 0.0) -> None:
+    """Every map [H, W] is theirs [N, H, W], to 1e-4 of their greatest value.
+
+    Args:
+        ours: N explanations.
+        theirs: N maps.
+        but_for: the part of the positions that may differ. At some point of many between two inputs a neuron or the
+            winner of a pool is decided by rounding, and then the derivative jumps for the positions that it sees.
+    """
     for one, other in zip(ours, np.asarray(theirs, np.float64), strict=True):
         greatest = np.abs(other).max()
         assert greatest > 0
-        np.testing.assert_allclose(one.relevance, other, rtol=0, atol=tolerance * greatest)
+        wrong = np.abs(one.relevance - other) > 1e-4 * greatest
+        if wrong.mean() > but_for:
+            np.testing.assert_allclose(one.relevance, other, rtol=0, atol=1e-4 * greatest)

@@ -11,6 +11,9 @@ from srd_onnx.methods.averaged import smoothgrad
 from tests_peers.networks import NETWORKS, Pair, assert_agrees, pair
 
 
+_DECIDED_BY_ROUNDING = 0.02
+
+
 def _greatest(gradient: Tensor) -> np.ndarray:
     return gradient.detach().abs().amax(dim=1).numpy()
 
@@ -39,17 +42,16 @@ def test_gradient_times_input(both: Pair) -> None:
 @pytest.mark.parametrize("baseline", [0.0, 0.5])
 def test_integrated_gradients_with_captums_own_quadrature(both: Pair, baseline: float) -> None:
     theirs = IntegratedGradients(both.torch).attribute(
-        both.data, baselines=baseline, target=both.targets, n_steps=20
+        both.data, baselines=baseline, target=both.targets, n_steps=5
     )
-    ours = both.explained(f"integrated-gradients:steps=20,baseline={baseline}")
-    assert_agrees(ours, _summed(theirs))
+    ours = both.explained(f"integrated-gradients:steps=5,baseline={baseline}")
+    assert_agrees(ours, _summed(theirs), but_for=_DECIDED_BY_ROUNDING)
 
 
 def test_guided_backprop(both: Pair) -> None:
-    if any(isinstance(part, torch.nn.ReLU6) for part in both.torch.modules()):
-        for part in both.torch.modules():
-            if isinstance(part, torch.nn.ReLU6):
-                part.register_full_backward_hook(lambda _m, gradients, _g: (gradients[0].relu(),))
+    for part in both.torch.modules():
+        if isinstance(part, torch.nn.ReLU6):  # captum knows ReLU alone
+            part.register_full_backward_hook(lambda _module, gradients, _outer: (gradients[0].relu(),))
     theirs = GuidedBackprop(both.torch).attribute(both.data.requires_grad_(), target=both.targets)
     both.data.requires_grad_(False)
     assert_agrees(both.explained("guided-backprop"), _greatest(theirs))
@@ -71,5 +73,7 @@ def test_the_comparison_notices_a_wrong_map(both: Pair) -> None:
     ours: list[Explanation] = both.explained("gradient-x-input")
     with pytest.raises(AssertionError, match="Not equal to tolerance"):
         assert_agrees(ours, 1.001 * _summed(theirs))
+    with pytest.raises(AssertionError, match="Not equal to tolerance"):
+        assert_agrees(ours, 1.005 * _summed(theirs), but_for=_DECIDED_BY_ROUNDING)
     with pytest.raises(AssertionError, match="Not equal to tolerance"):
         assert_agrees(both.explained("saliency"), _summed(theirs))

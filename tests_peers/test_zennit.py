@@ -21,6 +21,7 @@ from zennit.types import Convolution
 
 from tests_peers.networks import CLASSES, PIXELS, Pair, assert_agrees, pair
 
+_GUARD = 1e-9  # at sums and means, as ours
 _LAYERS = (nn.Conv2d, nn.Linear)
 
 
@@ -33,7 +34,7 @@ def _theirs(both: Pair, composite: Composite) -> NDArray[np.float32]:
 
 
 def _everywhere(rule: Hook, name: str) -> Composite:
-    return LayerMapComposite([*layer_map_base(), (_LAYERS, rule)], canonizers=_canonizers(name))
+    return LayerMapComposite([*layer_map_base(_GUARD), (_LAYERS, rule)], canonizers=_canonizers(name))
 
 
 def _canonizers(name: str) -> list[object]:
@@ -43,13 +44,14 @@ def _canonizers(name: str) -> list[object]:
 NAMES = ("vgg", "resnet", "squeezenet")
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("epsilon", [1e-6, 0.1])
+# With 1e-6 the deeper two are not decided by float32: zennit itself gives there another map in double precision, up to
+# 1e-3 of the greatest value, where outputs close to 0 divide.
+@pytest.mark.parametrize(
+    ("name", "epsilon"), [("vgg", 1e-6), *((name, epsilon) for name in NAMES for epsilon in (0.01, 0.1))]
+)
 def test_epsilon(name: str, epsilon: float) -> None:
     both = pair(name)
-    theirs = LayerMapComposite(
-        [*layer_map_base(epsilon), (_LAYERS, Epsilon(epsilon))], canonizers=_canonizers(name)
-    )
+    theirs = _everywhere(Epsilon(epsilon), name)
     assert_agrees(both.explained(f"lrp-epsilon:epsilon={epsilon}"), _theirs(both, theirs))
 
 
@@ -86,7 +88,7 @@ def test_epsilon_gamma_box(name: str) -> None:
 def test_epsilon_gamma_flat(name: str) -> None:
     both = pair(name)
     theirs = SpecialFirstLayerMapComposite(
-        layer_map=[*layer_map_base(), (Convolution, Gamma(0.25)), ((nn.Linear,), Epsilon())],
+        layer_map=[*layer_map_base(_GUARD), (Convolution, Gamma(0.25)), ((nn.Linear,), Epsilon())],
         first_map=[(Convolution, Flat())],
         canonizers=_canonizers(name),
     )

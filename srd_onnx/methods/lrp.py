@@ -15,6 +15,7 @@ from srd_onnx.errors import InputError, OptionError, UnsupportedCaseError
 from srd_onnx.ir import Array
 from srd_onnx.methods.gradients import at_inputs, by_position
 from srd_onnx.methods.lrp_rules import (
+    STABILISER,
     LayerRule,
     box_rule,
     epsilon_rule,
@@ -35,7 +36,6 @@ PATENT = (
     "Its authors call LRP patented; it is free for personal and scientific use. Ask them before any other use "
     "(docs/methods.md)."
 )
-_STABILISER = 1e-6
 _OVERVIEW = "Montavon, Binder, Lapuschkin, Samek, Müller 2019, doi 10.1007/978-3-030-28954-6_10"
 _OUTSIDE = 1e-3  # of the width of the box: what rounding may make of its ends
 
@@ -173,7 +173,7 @@ def lrp_epsilon(epsilon: float = 1e-6) -> Method:
 
 def lrp_zplus() -> Method:
     """LRP-z+ at every convolution and matrix product, LRP-ε elsewhere (Montavon et al. 2017, section 4.1)."""
-    rules = _Rules(epsilon_rule(_STABILISER), zplus_rule(_STABILISER), everywhere=True)
+    rules = _Rules(epsilon_rule(STABILISER), zplus_rule(), everywhere=True)
     source = "Montavon, Lapuschkin, Binder, Samek, Müller 2017, arXiv 1512.02479"
     return _method("lrp-zplus", "LRP-z+", source, rules)
 
@@ -181,14 +181,14 @@ def lrp_zplus() -> Method:
 def lrp_gamma(gamma: float = 0.25) -> Method:
     """LRP-γ at every convolution and matrix product, LRP-ε elsewhere (Montavon et al. 2019, section 10.2.1)."""
     _require_positive(gamma=gamma)
-    rules = _Rules(epsilon_rule(_STABILISER), gamma_rule(gamma, _STABILISER), everywhere=True)
+    rules = _Rules(epsilon_rule(STABILISER), gamma_rule(gamma), everywhere=True)
     return _method("lrp-gamma", "LRP-γ", _OVERVIEW, rules, gamma=gamma)
 
 
 def lrp_epsilon_plus(epsilon: float = 1e-6) -> Method:
     """LRP-ε at the dense head, LRP-z+ at the convolutions; `EpsilonPlus` of zennit."""
     _require_positive(epsilon=epsilon)
-    rules = _Rules(epsilon_rule(epsilon), zplus_rule(_STABILISER), everywhere=False)
+    rules = _Rules(epsilon_rule(epsilon), zplus_rule(), everywhere=False)
     return _method("lrp-epsilon-plus", "LRP-ε/z+", _OVERVIEW, rules, epsilon=epsilon)
 
 
@@ -209,9 +209,9 @@ def lrp_composite(epsilon: float = 1e-6, gamma: float = 0.25, first: str = "box"
     _require_positive(epsilon=epsilon, gamma=gamma)
     if first not in get_args(First):
         raise OptionError(f"first='{first}' is not one of {', '.join(get_args(First))}")
-    rules = _Rules(epsilon_rule(epsilon), gamma_rule(gamma, _STABILISER), everywhere=False)
+    rules = _Rules(epsilon_rule(epsilon), gamma_rule(gamma), everywhere=False)
     if first == "flat":
-        rules = replace(rules, first=flat_rule(_STABILISER))
+        rules = replace(rules, first=flat_rule())
     make: Callable[[Subject, Case], _Lrp] = partial(_boxed if first == "box" else _compiled, rules)
     parameters = {"epsilon": epsilon, "gamma": gamma, "first": first}
     return Method("lrp-composite", "LRP-ε/γ", "propagation", _OVERVIEW, make, parameters, note=PATENT)
@@ -222,7 +222,7 @@ def _boxed(rules: _Rules, subject: Subject, case: Case) -> _Lrp:
 
     def policy(plan: Plan) -> Policy:
         box = _pixel_box(subject, plan)
-        own = rules if box is None else replace(rules, first=box_rule(box.low, box.high, _STABILISER))
+        own = rules if box is None else replace(rules, first=box_rule(box.low, box.high))
         return own.policy(plan)
 
     session = at_inputs(subject, case, policy=policy, tangent=False)

@@ -21,6 +21,7 @@ from srd_onnx.ir import Array, Node, Value
 from srd_onnx.plan import Step
 from srd_onnx.rule import Flows
 
+STABILISER = 1e-6  # where LRP-ε does not say another, in the units of what is divided by; as in zennit
 LayerRule = Callable[[Emitter, Step, Flows], Flows]
 _Change = Callable[[Array], Array]
 
@@ -52,14 +53,18 @@ def weights_of(step: Step) -> int | None:
 
 
 def epsilon_rule(epsilon: float) -> LayerRule:
-    """LRP-ε for any node; a rectifier hands on unchanged what arrived where it is active."""
+    """LRP-ε for any node; a rectifier hands on unchanged what arrived where it is active.
+
+    Without weights (sums, means, maxima, whatever moves elements) ε is next to nothing.
+    """
 
     def apply(emit: Emitter, step: Step, arrived: Flows) -> Flows:
         node, rule = step.node, step.rule
+        small = epsilon if weights_of(step) is not None else _guard(node.output())
         if _at_integers(step):
             return moved(emit, step, arrived)
         shares = [
-            emit("Div", flow, _stabilised(emit, value.name, value, epsilon)) if value and flow else None
+            emit("Div", flow, _stabilised(emit, value.name, value, small)) if value and flow else None
             for value, flow in zip(node.outputs, arrived, strict=True)
         ]
         flows = [
@@ -79,7 +84,7 @@ def moved(emit: Emitter, step: Step, arrived: Flows) -> Flows:
     return step.rule.vjp(emit, step.node, arrived)
 
 
-def zplus_rule(epsilon: float) -> LayerRule:
+def zplus_rule() -> LayerRule:
     """LRP-z+: what contributes positively alone, ``x⁺ w⁺ + x⁻ w⁻`` (and ``b⁺``)."""
 
     def apply(emit: Emitter, step: Step, arrived: Flows) -> Flows:
@@ -88,12 +93,12 @@ def zplus_rule(epsilon: float) -> LayerRule:
             _Term(plus, _changed(emit, step, _positive)),
             _Term(minus, _changed(emit, step, _negative, np.zeros_like)),
         ]
-        return _to_carrier(step, _shared(emit, step, terms, _arrived(arrived), epsilon))
+        return _to_carrier(step, _shared(emit, step, terms, _arrived(arrived)))
 
     return apply
 
 
-def gamma_rule(gamma: float, epsilon: float) -> LayerRule:
+def gamma_rule(gamma: float) -> LayerRule:
     """LRP-γ: what contributes with the sign of the output counts 1 + γ times."""
 
     def up(w: Array) -> Array:
@@ -112,25 +117,25 @@ def gamma_rule(gamma: float, epsilon: float) -> LayerRule:
                 _Term(minus, _changed(emit, step, other, np.zeros_like)),
             ]
             part = emit("Where", emit(sign, y.name, zero), relevance, zero)
-            found.append(_shared(emit, step, terms, part, epsilon))
+            found.append(_shared(emit, step, terms, part))
         return _to_carrier(step, emit.sum(found))
 
     return apply
 
 
-def flat_rule(epsilon: float) -> LayerRule:
+def flat_rule() -> LayerRule:
     """LRP-flat (Lapuschkin et al. 2019): equally to all inputs, as if weights and inputs were 1."""
 
     def apply(emit: Emitter, step: Step, arrived: Flows) -> Flows:
         x = step.node.input(step.carriers[0])
         ones = emit("Expand", emit.like(x, 1.0), emit.ints(x.shape))
         terms = [_Term(ones, _changed(emit, step, np.ones_like, np.zeros_like))]
-        return _to_carrier(step, _shared(emit, step, terms, _arrived(arrived), epsilon))
+        return _to_carrier(step, _shared(emit, step, terms, _arrived(arrived)))
 
     return apply
 
 
-def box_rule(low: Array, high: Array, epsilon: float) -> LayerRule:
+def box_rule(low: Array, high: Array) -> LayerRule:
     """LRP-z^B (Montavon et al. 2017): ``x w - l w⁺ - h w⁻`` for an input between l and h, each [C] or [1]."""
 
     def apply(emit: Emitter, step: Step, arrived: Flows) -> Flows:
@@ -149,7 +154,7 @@ def box_rule(low: Array, high: Array, epsilon: float) -> LayerRule:
             _Term(lows, _changed(emit, step, _positive), -1),
             _Term(highs, _changed(emit, step, _negative), -1),
         ]
-        return _to_carrier(step, _shared(emit, step, terms, _arrived(arrived), epsilon))
+        return _to_carrier(step, _shared(emit, step, terms, _arrived(arrived)))
 
     return apply
 
@@ -177,11 +182,11 @@ def _changed(emit: Emitter, step: Step, weights: _Change, bias: _Change | None =
     return replace(step.node, inputs=tuple(inputs))
 
 
-def _shared(emit: Emitter, step: Step, terms: Sequence[_Term], relevance: str, epsilon: float) -> str:
+def _shared(emit: Emitter, step: Step, terms: Sequence[_Term], relevance: str) -> str:
     """``Σ ± x_t ⊙ J_t^T (R ⊘ Σ ± (J_t x_t + b_t))``."""
     index, y = step.carriers[0], step.node.output()
     whole = _signed_sum(emit, [(t.sign, _forward(emit, step, t)) for t in terms])
-    share = emit("Div", relevance, _stabilised(emit, whole, y, epsilon))
+    share = emit("Div", relevance, _stabilised(emit, whole, y, STABILISER))
     parts = []
     for term in terms:
         flow = step.rule.vjp(emit, term.node, [share])[index]
@@ -219,6 +224,11 @@ def _arrived(arrived: Flows) -> str:
 
 def _to_carrier(step: Step, flow: str) -> Flows:
     return [flow if i == step.carriers[0] else None for i in range(len(step.node.inputs))]
+
+
+def _guard(value: Value) -> float:
+    """Keeps a division by 0 from being one, and changes little else: what moves elements must hand on all of it."""
+    return 1e-9 if value.dtype.itemsize >= 4 else STABILISER
 
 
 def _at_integers(step: Step) -> bool:
