@@ -393,7 +393,9 @@ def test_the_photo_and_what_was_done_are_in_the_explanation() -> None:
     meta = found.meta
     assert meta["preprocess"] == SMALL.to_dict()
     assert (meta["layout"], meta["layout_guessed"], meta["preprocess_assumed"]) == ("NCHW", True, False)
-    assert meta["options"] == {"boundary": "encoder", "seed": "logit", "sign": "signed", "bias": "distribute"}
+    assert meta["options"] == {
+        "boundary": "encoder", "seed": "logit", "sign": "signed", "bias": "distribute", "focus": "none", "smooth": 0.0,
+    }  # fmt: skip
     assert (meta["preset"], meta["boundary"], meta["provider"]) == (
         "paper",
         ["relu5"],

@@ -10,7 +10,6 @@ from srd_onnx import Explanation
 from srd_onnx.methods.averaged import smoothgrad
 from tests_peers.networks import NETWORKS, Pair, assert_agrees, pair
 
-
 _DECIDED_BY_ROUNDING = 0.02
 
 
