@@ -1,7 +1,7 @@
 """FullGrad against the formula of the authors' code on PyTorch's own gradients (github.com/idiap/fullgrad-saliency).
 
-The code itself is on no package index. What it does is small: the gradient at the output of every layer with a bias times
-that bias; the bias of a BatchNorm is what it adds when its statistics are frozen.
+The code itself is on no package index. What it does is small: the gradient at the output of every layer with a bias
+times that bias; the bias of a BatchNorm is what it adds when its statistics are frozen.
 """
 
 import numpy as np
