@@ -45,7 +45,7 @@ USUAL_METHODS = (
 )  # fmt: skip
 USUAL_METRICS = (
     "pointing-game", "relevance-mass-accuracy", "relevance-rank-accuracy", "grid-pointing-game", "sparseness",
-    "insertion-minus-deletion", "completeness",
+    "insertion-minus-deletion",
 )  # fmt: skip
 _SHOWN = 6  # photos of the sheet
 

@@ -1,4 +1,4 @@
-"""An evaluation in the terminal: for each family of metrics a table of means, and one of mean ranks."""
+"""An evaluation in the terminal: tables of means, and one of mean ranks by family of metrics."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from srd_onnx.evaluation import Evaluation, Row
     from srd_onnx.ranking import Interval
 
-_AT_ONCE = 5  # metrics that fit beside each other
+_WITH_INTERVALS, _ALONE = 3, 4  # columns that fit beside each other
 
 
 def show(evaluation: "Evaluation", rows: "Sequence[Row]") -> None:
@@ -23,17 +23,13 @@ def show(evaluation: "Evaluation", rows: "Sequence[Row]") -> None:
 
     means, ranks = aggregated(evaluation, rows)
     methods = list(dict.fromkeys(row.method for row in rows))
-    families: dict[str, list[str]] = {}
-    for name, metric in evaluation.metrics.items():
-        families.setdefault(metric.family, []).append(name)
-    console = stdout()
-    for family, names in families.items():
-        for start in range(0, len(names), _AT_ONCE):
-            part = names[start : start + _AT_ONCE]
-            if any((method, name) in means for method in methods for name in part):
-                console.print(_means(evaluation, family, part, methods, means))
+    console, names = stdout(), list(evaluation.metrics)
+    spread = any(found.low is not None for found in means.values())
+    width = _WITH_INTERVALS if spread else _ALONE
+    for start in range(0, len(names), width):
+        console.print(_means(evaluation, names[start : start + width], methods, means))
     if len(methods) > 1:
-        console.print(_ranks(methods, [family for family in families if family in _ranked(ranks)], ranks))
+        console.print(_ranks(methods, ranks))
     images = len(dict.fromkeys(row.image for row in rows))
     console.print(
         f"means over {images} image{'s' if images > 1 else ''}"
@@ -44,12 +40,11 @@ def show(evaluation: "Evaluation", rows: "Sequence[Row]") -> None:
 
 def _means(
     evaluation: "Evaluation",
-    family: str,
     metrics: Sequence[str],
     methods: Sequence[str],
     means: "dict[tuple[str, str], Interval]",
 ) -> Table:
-    table = _table(family)
+    table = _table("")
     best = {}
     for name in metrics:
         better = evaluation.metrics[name].better
@@ -66,22 +61,19 @@ def _means(
     return table
 
 
-def _ranks(methods: Sequence[str], families: Sequence[str], ranks: "dict[str, dict[str, Interval]]") -> Table:
+def _ranks(methods: Sequence[str], ranks: "dict[str, dict[str, Interval]]") -> Table:
     from srd_onnx.ranking import ALL
 
     table = _table(f"mean rank of {len(methods)}")
-    for family in (*families, ALL):
-        table.add_column(family, justify="right", overflow="fold")
+    families = list(dict.fromkeys(family for by_family in ranks.values() for family in by_family))
+    for family in families:
+        table.add_column("all families" if family == ALL else family, justify="right", overflow="fold")
     for method in sorted(
         methods, key=lambda one: ranks[one][ALL].mean if ALL in ranks[one] else len(methods)
     ):
-        found = [ranks[method].get(family) for family in (*families, ALL)]
+        found = [ranks[method].get(family) for family in families]
         table.add_row(cell(method), *("-" if one is None else _number(one, digits=2) for one in found))
     return table
-
-
-def _ranked(ranks: "dict[str, dict[str, Interval]]") -> set[str]:
-    return {family for by_family in ranks.values() for family in by_family}
 
 
 def _table(first: str) -> Table:
