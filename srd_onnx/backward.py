@@ -35,6 +35,7 @@ class Backward:
         seed: tensor [N], the explained number: what relevance and ledger must add up to.
         seeded: where the seed comes from: an input `target`, or an input `direction`.
         ledger: (what is booked, tensor [N]) in the order of the walk.
+        entered: what enters at each tensor of the boundary, a scalar per position, by its name.
     """
 
     emit: Emitter
@@ -42,6 +43,7 @@ class Backward:
     seed: str
     seeded: Seeded
     ledger: tuple[tuple[str, str], ...]
+    entered: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,11 @@ def build_head(plan: Plan, *, free: bool = False) -> Head:
     return _Pass(plan, Emitter(plan.graph, plan.roles)).head(free=free)
 
 
+def build_rival(plan: Plan, emit: Emitter) -> Head:
+    """Emit, beside a pass that explains a class, what enters at the boundary for the strongest other class."""
+    return _Pass(plan, emit, rival=True).head(free=False)
+
+
 def build(plan: Plan, *, tangent: bool = False, free: bool = False) -> Backward:
     """Emit the backward pass of a plan.
 
@@ -147,10 +154,14 @@ def build(plan: Plan, *, tangent: bool = False, free: bool = False) -> Backward:
 class _Pass:
     """One walk from the target to the input: contributions are gathered per tensor and summed when it is reached."""
 
-    def __init__(self, plan: Plan, emit: Emitter, policy: Policy = DERIVATIVE) -> None:
+    def __init__(
+        self, plan: Plan, emit: Emitter, policy: Policy = DERIVATIVE, *, rival: bool = False
+    ) -> None:
         self.plan = plan
         self.emit = emit
         self.policy = policy
+        self.rival = rival
+        self.entered: dict[str, str] = {}
         self.cotangents: defaultdict[str, list[str]] = defaultdict(list)
         self.shares: defaultdict[str, list[str]] = defaultdict(list)
         self.ledger: list[tuple[str, str]] = []
@@ -168,7 +179,7 @@ class _Pass:
                 share = self._share(source)
                 assert share is not None  # the plan has found a path to this input
                 relevance[source.name] = emit.reshape(share, relevance_shape(plan, source))
-        return Backward(emit, relevance, seed, seeded, tuple(self.ledger))
+        return Backward(emit, relevance, seed, seeded, tuple(self.ledger), self.entered)
 
     def head(self, *, free: bool) -> Head:
         emit, plan = self.emit, self.plan
@@ -199,7 +210,11 @@ class _Pass:
         emit, target, batch = self.emit, self.plan.target, self.plan.batch
         with emit.origin(target.name, "seed"):
             kind = self.plan.options.seed
-            seeded = along_direction(emit, target, batch) if free else of_class(emit, target, batch, kind)
+            seeded = (
+                along_direction(emit, target, batch)
+                if free
+                else of_class(emit, target, batch, kind, rival=self.rival)
+            )
             seed = emit.total(emit.weighed(seeded.scores, seeded.direction), [1], keepdims=False)
             begun = emit.weighed(seeded.scores, seeded.direction) if self.policy.weighed else seeded.direction
             self.cotangents[target.name].append(emit.reshape(begun, target.shape))
@@ -234,7 +249,9 @@ class _Pass:
             return None
         flows = list(self.shares[value.name])
         if arrived := self.cotangents[value.name]:
-            flows.append(self._entered(value, collapse(self.emit, value, self.emit.sum(arrived))))
+            entered = self._entered(value, collapse(self.emit, value, self.emit.sum(arrived)))
+            self.entered[value.name] = entered
+            flows.append(entered)
         return self.emit.sum(flows) if flows else None
 
     def _entered(self, value: Value, share: str) -> str:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from srd_onnx.assemble import combined, exposed, pruned
-from srd_onnx.backward import Backward, build, map_of
+from srd_onnx.backward import Backward, build, build_rival, map_of
 from srd_onnx.boundary import tensor_named
 from srd_onnx.errors import NonFiniteError, UnknownTensorError
 from srd_onnx.expand import ExpansionTable
@@ -19,6 +19,8 @@ from srd_onnx.ir import Graph, Value
 from srd_onnx.options import Options
 from srd_onnx.plan import Plan, make_plan
 from srd_onnx.roles import Axes, Role
+from srd_onnx.rival import Rival, entered_value, has_rival, likeness
+from srd_onnx.roles import Axes
 from srd_onnx.rule import RuleTable
 from srd_onnx.runtime import make_session, run
 from srd_onnx.seed import DIRECTION, TARGET
@@ -28,6 +30,7 @@ Array = NDArray[Any]
 RELEVANCE = "relevance"
 _SQUARABLE = 1e17  # the squared norm of a vector of greater numbers may overflow float32
 SEED, SCORES, CHOSEN, LEDGER = "srd.seed", "srd.scores", "srd.chosen", "srd.ledger"
+_RIVAL, _ENTERED, _BESIDE = "srd.rival", "srd.entered/", "srd.rival/"
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +58,8 @@ class Result:
 
     Shapes: relevance of each explained input, by its name, [N, *positions]; totals [N], the sum of all maps; seed [N],
     scores [N, K], ledger [N, len(booked)], chosen [N] int64 or None where a free direction was explained. `booked`
-    says what each column of the ledger is booked against.
+    says what each column of the ledger is booked against. `rival` is None where no class was explained, or none beside
+    another.
     """
 
     relevance: Mapping[str, Array]
@@ -65,6 +69,7 @@ class Result:
     ledger: Array
     booked: tuple[str, ...]
     chosen: Array | None = None
+    rival: Rival | None = None
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,7 @@ class Case:
         explained: the tensor that is explained, see `make_plan`.
         free: seed with a direction instead of an index.
         tangent: the true derivative instead of the map with the activation pattern held fixed.
+        rival: compare what enters at the boundary with what enters for the strongest other class.
     """
 
     shapes: Mapping[str, Sequence[int]]
@@ -86,6 +92,7 @@ class Case:
     explained: str | None = None
     free: bool = False
     tangent: bool = False
+    rival: bool = True
 
 
 def of_batch(model: ModelProto, case: Case, size: int) -> Case | None:
@@ -128,6 +135,8 @@ def compile_model(
         outputs[CHOSEN] = (seeded.chosen, Value("", (batch,), np.dtype(np.int64)))
     if backward.ledger:
         outputs[LEDGER] = (_table(plan, backward), Value("", (batch, len(backward.ledger)), dtype))
+    if case.rival and seeded.chosen and has_rival(plan):
+        outputs |= _rival_outputs(plan, backward)
     booked = tuple(name for name, _ in backward.ledger)
     return Compiled(plan, forward, backward, outputs, booked)
 
@@ -138,6 +147,17 @@ def relevance_outputs(plan: Plan, backward: Backward) -> dict[str, tuple[str, Va
     for source in plan.sources:
         name = RELEVANCE if len(plan.sources) == 1 else f"{RELEVANCE}/{source.name}"
         outputs[name] = (backward.relevance[source.name], map_of(plan, source))
+    return outputs
+
+
+def _rival_outputs(plan: Plan, backward: Backward) -> dict[str, tuple[str, Value]]:
+    beside = build_rival(plan, backward.emit)
+    assert beside.seeded.chosen is not None  # it is one of the classes
+    outputs = {_RIVAL: (beside.seeded.chosen, Value("", (plan.batch,), np.dtype(np.int64)))}
+    for name in plan.boundary:
+        value = entered_value(plan, name)
+        outputs[_ENTERED + name] = (backward.entered[name], value)
+        outputs[_BESIDE + name] = (beside.shares[name], value)
     return outputs
 
 
@@ -190,7 +210,20 @@ def run_explanation(
     ledger = found.get(LEDGER, np.zeros((batch, 0), np.float32))
     relevance = dict(zip((s.name for s in compiled.plan.sources), maps, strict=True))
     totals: Array = sum(one.reshape(batch, -1).sum(axis=1, dtype=np.float64) for one in maps)
-    result = Result(relevance, totals, found[SEED], found[SCORES], ledger, compiled.booked, found.get(CHOSEN))
+    rival = None
+    if _RIVAL in found:
+        own, other = ({n: found[kind + n] for n in compiled.plan.boundary} for kind in (_ENTERED, _BESIDE))
+        rival = Rival(found[_RIVAL], likeness(compiled.plan, own, other))
+    result = Result(
+        relevance,
+        totals,
+        found[SEED],
+        found[SCORES],
+        ledger,
+        compiled.booked,
+        found.get(CHOSEN),
+        rival,
+    )
     require_finite(result, compiled.plan, compiled.forward, feeds, session.get_providers())
     return result
 

@@ -38,6 +38,7 @@ from srd_onnx.pattern_run import Kind, Pattern
 from srd_onnx.ratios import LayerRatios
 from srd_onnx.roles import Role
 from srd_onnx.runs import SEVERAL, Ready, Run, Way, make_several, make_single
+from srd_onnx.sanity import warnings_of
 from srd_onnx.seed import TOP_CLASS
 from srd_onnx.several import Passed, carried, raised
 from srd_onnx.subject import Settings, Subject, at_least_one
@@ -59,7 +60,8 @@ class Explainer(Subject):
 
     Made with what `Subject` takes:
 
-    `Explainer(model, *, preprocess, layout, preset, boundary, seed, sign, bias, labels, providers, threads, fixed)`
+    `Explainer(model, *, preprocess, layout, preset, boundary, seed, sign, bias, labels, providers, threads, fixed,
+    compare)`
 
     and with `method`: "srd", or another one by its name or as a `Method` (`srd_onnx.methods`), to compare with.
     """
@@ -376,12 +378,8 @@ class Explainer(Subject):
         if row not in run.facts:
             top = self._top(scores) if is_class or label else []
             run.facts[row] = describe(self, run.plan, item, self.method) | {"top5": top}
-        meta = run.facts[row] | {
-            "seed_value": seed,
-            "sum_relevance": total,
-            "sum_ledger": sum(ledger.values()),
-            "seconds": run.seconds,
-        }
+        sums = {"seed_value": seed, "sum_relevance": total, "sum_ledger": sum(ledger.values())}
+        meta = run.facts[row] | sums | self._judged(result, row, **sums) | {"seconds": run.seconds}
         return Explanation(
             relevance=next(iter(maps.values())),
             relevances=maps,
@@ -394,6 +392,15 @@ class Explainer(Subject):
             label=label,
             name=item.name,
         )
+
+    def _judged(
+        self, result: Result, row: int, seed_value: float, sum_relevance: float, sum_ledger: float
+    ) -> dict[str, Any]:
+        """The strongest other class, where it was compared, and the warnings."""
+        rival = result.rival.of(row, self.label) if result.rival else None
+        complete = self.method is None or self.method.complete
+        warnings = warnings_of(seed_value, sum_relevance, sum_ledger, complete=complete, rival=rival)
+        return {"rival": rival, "warnings": list(warnings)}
 
     def _top(self, scores: Array) -> list[dict[str, Any]]:
         best = [int(i) for i in np.argsort(-scores, kind="stable")[:5]]

@@ -24,7 +24,7 @@ class Explanation:
     Conserves: ``sum(relevance) + sum(ledger) + residual`` is the seed; the ledger is by original node name.
     ``target`` is a class index, or what is explained in words; then ``logits`` [1] is its value.
     ``relevances`` holds the map of each explained input by its name; ``relevance`` is the first of them.
-    ``meta`` says how to make it again: model, options, versions.
+    ``meta`` says how to make it again (model, options, versions) and holds the warnings.
     """
 
     relevance: NDArray[np.float32]
@@ -44,6 +44,11 @@ class Explanation:
         if isinstance(self.target, str):
             return self.label or self.target
         return f"class {self.target}" if self.label is None else f"{self.label} (class {self.target})"
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the explanation itself shows to be wrong with it, in words; see `srd_onnx.sanity`."""
+        return tuple(self.meta.get("warnings", ()))
 
     @property
     def score(self) -> float:
@@ -73,6 +78,8 @@ class Explanation:
         by = f"{title}  ·  " if title else ""
         total = float(np.sum(self.relevance, dtype=np.float64))
         facts = f"{self.name}  ·  {by}logit {self.score:.4g}  ·  Σ relevance {total:.4g}"
+        if self.warnings:
+            facts += f"  ·  {len(self.warnings)} warning{'s' * (len(self.warnings) > 1)}"
         flat, remark = as_picture(self.relevance)
         return panel(self.image, flat, self.title, facts + remark)
 

@@ -27,7 +27,7 @@ from srd_onnx.plan import Plan
 from srd_onnx.ratios import LayerRatios, run_ratios
 from srd_onnx.rule import RuleTable
 from srd_onnx.seed import TOP_CLASS
-from srd_onnx.several import AT_ONCE, Several, SeveralSession, carried, compile_several, scores_of
+from srd_onnx.several import AT_ONCE, Several, SeveralSession, carried, compile_several, rivals, scores_of
 
 Way = Callable[..., Several]
 SEVERAL = 4  # targets from which ratios are cheaper than passes
@@ -49,12 +49,13 @@ class Single:
 
 @dataclass(frozen=True, eq=False)
 class Many:
-    """Sessions that explain many targets, and the seconds that they took to compile."""
+    """Sessions that explain many targets, the seconds that they took to compile, and `Case.rival`."""
 
     plan: Plan
     forward: ModelProto
     sessions: SeveralSession
     seconds: float
+    rival: bool = True
 
 
 Ready = Single | Many
@@ -88,7 +89,7 @@ def make_several(
     forward, plan = plan_for(model, case, rules, expansions)
     wide = _wide_plan(model, case, rules, expansions) if plan.batch == 1 else None
     sessions = compile_several(plan, forward, providers, threads, free=case.free, wide=wide)
-    return Many(plan, forward, sessions, time.perf_counter() - began)
+    return Many(plan, forward, sessions, time.perf_counter() - began, case.rival)
 
 
 def _wide_plan(model: ModelProto, case: Case, rules: RuleTable, expansions: ExpansionTable) -> Plan | None:
@@ -163,6 +164,7 @@ class Run:
     def _several(self, ready: Many, seeds: Sequence[Array], way: Way) -> list[Result]:
         layers, found = self._by_ratios(ready)
         several = way(ready.sessions, layers, found, seeds)
+        compared = rivals(ready.sessions, found, several, seeds) if ready.rival else [None] * len(seeds)
         results = []
         for t in range(len(seeds)):
             relevance = {name: maps[t] for name, maps in several.relevance.items()}
@@ -173,6 +175,7 @@ class Run:
                 several.scores,
                 several.ledger[t],
                 several.booked,
+                rival=compared[t],
             )
             require_finite(
                 result, ready.plan, ready.forward, self.feeds, ready.sessions.heads[0].session.get_providers()

@@ -41,8 +41,11 @@ def along_direction(emit: Emitter, target: Value, batch: int) -> Seeded:
     return Seeded(emit.reshape(target.name, shape), DIRECTION, None, shape, target.dtype)
 
 
-def of_class(emit: Emitter, target: Value, batch: int, kind: Seed) -> Seeded:
-    """One score: the input `target`, int64 [N], -1 for the greatest. See `Options.seed` for the kinds."""
+def of_class(emit: Emitter, target: Value, batch: int, kind: Seed, *, rival: bool = False) -> Seeded:
+    """One score: the input `target`, int64 [N], -1 for the greatest. See `Options.seed` for the kinds.
+
+    With `rival` the strongest other score in its place.
+    """
     count = elements(target, batch)
     scores = emit.reshape(target.name, [batch, count])
     top = emit("ArgMax", scores, axis=1, keepdims=0)
@@ -53,6 +56,8 @@ def of_class(emit: Emitter, target: Value, batch: int, kind: Seed) -> Seeded:
         hit = emit("Equal", emit.ints(range(count)), emit("Unsqueeze", index, emit.ints([1])))
         return emit("Where", hit, one, zero)
 
+    if rival:
+        chosen = _strongest_other(emit, target, scores, onehot(chosen))
     direction = onehot(chosen)
     makers: dict[Seed, Callable[[], str]] = {
         "logit": lambda: direction,

@@ -20,6 +20,7 @@ from srd_onnx.focus import BOOKED, finish_model
 from srd_onnx.ir import Array
 from srd_onnx.plan import Plan
 from srd_onnx.ratios import LayerRatios, RatioSession, compile_ratios, real
+from srd_onnx.rival import Rival, has_rival, likeness, strongest_other
 from srd_onnx.roles import Role
 from srd_onnx.runtime import make_session, run
 from srd_onnx.seed import DIRECTION, TARGET
@@ -75,7 +76,7 @@ class Several:
     """What T seeds give for N items.
 
     Shapes: relevance by input [T, N, *positions]; totals (the sum of all maps) and seed [T, N]; scores [N, K];
-    ledger [T, N, len(booked)].
+    ledger [T, N, len(booked)]; what entered at each tensor of the first boundary, flat, [J, T].
     """
 
     relevance: Mapping[str, Array]
@@ -84,6 +85,7 @@ class Several:
     scores: Array
     ledger: Array
     booked: tuple[str, ...]
+    entered: Mapping[str, Array]
 
 
 @dataclass(frozen=True, eq=False)
@@ -285,7 +287,26 @@ def _assembled(
     amounts = [*head.ledger, *(amount for _, amount in lost)]
     booked = (*ready.booked, *(name for name, _ in lost))
     ledger = np.stack(amounts, axis=-1) if booked else np.zeros((*head.seed.shape, 0), np.float32)
-    return Several(relevance, totals, head.seed, head.scores, ledger, booked)
+    return Several(relevance, totals, head.seed, head.scores, ledger, booked, head.start)
+
+
+def rivals(
+    ready: SeveralSession, found: Mapping[str, Array], several: Several, seeds: Sequence[Array]
+) -> list[Rival | None]:
+    """The strongest other class of T targets, each int64 [N]: of all but the best one it is the best one."""
+    plan = ready.plan
+    if seeds[0].ndim > 1 or not has_rival(plan):
+        return [None] * len(seeds)
+    best = np.asarray(several.scores.argmax(axis=1), np.int64)
+    pair = [best, strongest_other(several.scores, best)]
+    start = _head_of(ready.heads[0], found, pair).start
+    names = plan.boundary
+    own = [{n: several.entered[n][:, t] for n in names} for t in range(len(seeds))]
+    likes = [[likeness(plan, one, {n: start[n][:, c] for n in names}) for c in (0, 1)] for one in own]
+    return [
+        Rival(np.where(seed == best, pair[1], best), np.where(seed == best, second, first))
+        for seed, (first, second) in zip(seeds, likes, strict=True)
+    ]
 
 
 def scores_of(ready: SeveralSession, found: Mapping[str, Array]) -> Array:

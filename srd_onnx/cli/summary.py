@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from srd_onnx.explainer import Explainer
     from srd_onnx.explanation import Explanation
 
-_EXACT_ENOUGH = 1e-3  # of the seed: what sum of relevance + ledger may miss (issue 2)
-
 
 def announce(explainer: "Explainer", assumed: Sequence[str]) -> list[str]:
     """Say what the user should know before the first result; what was said."""
@@ -72,12 +70,8 @@ def notes_after(explanation: "Explanation", labels: Sequence[str] | None) -> Ite
     method = explanation.meta["method"]
     if method.get("note"):
         yield f"{method['title']}: {method['note']}"
-    seed = abs(explanation.meta["seed_value"])
-    if _adds_up(method) and abs(explanation.residual) > _EXACT_ENOUGH * seed:
-        yield (
-            f"{explanation.name}, {explanation.title}: relevance and ledger miss the seed by "
-            f"{explanation.residual:.3g} (more than {_EXACT_ENOUGH:g} of it): do not rely on this map alone"
-        )
+    for text in explanation.warnings:
+        yield f"{explanation.name}, {explanation.title}: {text}"
 
 
 def _adds_up(method: Mapping[str, Any]) -> bool:
