@@ -18,9 +18,8 @@ from srd_onnx.expand import ExpansionTable
 from srd_onnx.ir import Graph, Value
 from srd_onnx.options import Options
 from srd_onnx.plan import Plan, make_plan
-from srd_onnx.roles import Axes, Role
 from srd_onnx.rival import Rival, entered_value, has_rival, likeness
-from srd_onnx.roles import Axes
+from srd_onnx.roles import Axes, Role
 from srd_onnx.rule import RuleTable
 from srd_onnx.runtime import make_session, run
 from srd_onnx.seed import DIRECTION, TARGET
