@@ -38,6 +38,11 @@ def _groups(source: Sequence[int], result: Sequence[int]) -> list[tuple[list[int
 def _block_roles(node: Node, roles: Roles) -> list[tuple[list[int], list[int], set[Role]]]:
     x, y = node.input(0), node.output()
     own = roles[x.name].roles
+    node.require(
+        math.prod(x.shape) == math.prod(y.shape),
+        f"it makes {list(y.shape)} of {list(x.shape)}, which has another number of elements: the model is made for "
+        "another batch or size",
+    )
     if 0 in x.shape:
         return [(list(range(x.rank)), list(range(y.rank)), set(own))]
     return [

@@ -98,6 +98,12 @@ class Convolved:
         """Scores [K] of A [C, 4, 5]."""
         return np.asarray((self.weights * activations).sum(axis=(1, 2, 3)) + self.bias)
 
+    def without(self, activations: Array, channel: int) -> Array:
+        """Scores [K] with one channel 0."""
+        changed = activations.copy()
+        changed[channel] = 0
+        return self.tail(changed)
+
     def model(self, layout: str = "NCHW", batch: int | str = "N") -> onnx.ModelProto:
         """As ONNX; the layer is `relu`, in the layout of the input."""
         last, make = layout == "NHWC", helper.make_node

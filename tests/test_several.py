@@ -194,3 +194,25 @@ def test_ratios_and_the_forward_pass_on_random_networks(case: Grown) -> None:
     except SrdOnnxError:
         return  # the fuzzer judges what may be refused
     same(Explainer(case.model, **given_).explain_forward(feeds, case.target), wanted, 1e-3)
+
+
+def test_a_model_that_is_made_for_one_item_though_it_says_otherwise(pass_by_pass: Any) -> None:
+    """Its batch is open, but a reshape in it says one: what the larger batch would be has no roles, and is not tried."""
+    nodes = [
+        helper.make_node("Conv", ["input", "w"], ["c"], name="conv"),
+        helper.make_node("Reshape", ["c", "shape"], ["f"], name="flatten"),
+        helper.make_node("MatMul", ["f", "v"], ["output"], name="fc"),
+    ]
+    rng = np.random.default_rng(0)
+    weights: dict[str, Any] = {
+        "w": rng.standard_normal((2, 1, 3, 3)).astype(np.float32),
+        "shape": np.array([1, 8]),
+        "v": rng.standard_normal((8, 5)).astype(np.float32),
+    }
+    model = model_of(nodes, weights, (["N", 1, 4, 4], ["N", 5]))
+
+    def make() -> Explainer:
+        return Explainer(model, providers="cpu")
+
+    x = data(2, 1, 4, 4)
+    same(make().explain(x, [0, 1, 2, 3, 4]), pass_by_pass(make, x, [0, 1, 2, 3, 4]))

@@ -117,8 +117,12 @@ def hirescam() -> Method:
     """``Σ_c G_c A_c``, signed (Draelos, Carin 2020).
 
     At the input of a global pool or a flatten before one linear layer it adds up to the score without its bias, before
-    it is enlarged.
+    it is enlarged. At tokens that go on only through a layer normalisation it is 0, since that forgets their scale.
     """
     return _method(
-        "hirescam", "HiResCAM", "Draelos, Carin 2020, arXiv 2011.08891", lambda a, g: (g * a).sum(axis=1)
+        "hirescam",
+        "HiResCAM",
+        "Draelos, Carin 2020, arXiv 2011.08891",
+        lambda a, g: (g * a).sum(axis=1),
+        "in a transformer choose the output of a layer normalisation with boundary=: before it the map is 0",
     )

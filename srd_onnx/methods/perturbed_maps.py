@@ -97,6 +97,8 @@ def ablationcam() -> Method:
 
         def combine(probed: Probed) -> Array:
             score = float(probed.unchanged.scores[0] @ probed.direction)
+            if not probed.direction.any():
+                return np.zeros(layer.grid.sizes)
             if score == 0:
                 raise NonFiniteError(
                     "Ablation-CAM divides by the explained score, which is 0: choose another target"
