@@ -197,7 +197,7 @@ def test_ratios_and_the_forward_pass_on_random_networks(case: Grown) -> None:
 
 
 def test_a_model_that_is_made_for_one_item_though_it_says_otherwise(pass_by_pass: Any) -> None:
-    """Its batch is open, but a reshape in it says one: what the larger batch would be has no roles, and is not tried."""
+    """Its batch is open, but a reshape in it says one: the larger batch has no roles there, and is not tried."""
     nodes = [
         helper.make_node("Conv", ["input", "w"], ["c"], name="conv"),
         helper.make_node("Reshape", ["c", "shape"], ["f"], name="flatten"),
