@@ -1,6 +1,6 @@
 """Methods that average the derivative over several inputs: Integrated Gradients and SmoothGrad."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -30,16 +30,22 @@ def directions(scores: Array, seed: Array, kind: Seed) -> Array:
     """
     if seed.ndim == 2:
         return seed
-    count = scores.shape[1]
-    chosen = np.where(seed < 0, scores.argmax(axis=1), seed)
-    onehot = np.eye(count, dtype=scores.dtype)[chosen]
-    if kind == "logit":
-        return onehot
-    if kind == "logprob":
-        grown = np.exp(scores - scores.max(axis=1, keepdims=True))
-        return np.asarray(onehot - grown / grown.sum(axis=1, keepdims=True), scores.dtype)
-    others = np.where(onehot > 0, -np.inf, scores)
-    return np.asarray(onehot - np.eye(count, dtype=scores.dtype)[others.argmax(axis=1)], scores.dtype)
+    every = np.eye(scores.shape[1], dtype=scores.dtype)
+    chosen = every[np.where(seed < 0, scores.argmax(axis=1), seed)]
+    others = np.where(chosen > 0, np.finfo(scores.dtype).min, scores)
+    rivals: dict[Seed, Callable[[], Array]] = {
+        "logit": lambda: np.zeros_like(scores),
+        "logprob": lambda: _softmax(scores),
+        "contrast": lambda: every[others.argmax(axis=1)],
+        "logodds": lambda: _softmax(others) if len(every) > 1 else np.zeros_like(scores),
+    }
+    return np.asarray(chosen - rivals[kind](), scores.dtype)
+
+
+def _softmax(scores: Array) -> Array:
+    grown = np.exp(scores - scores.max(axis=1, keepdims=True))
+    found: Array = grown / grown.sum(axis=1, keepdims=True)
+    return found
 
 
 @dataclass(frozen=True, eq=False)
