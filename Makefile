@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 MODELS := .venv-models
+PEERS := .venv-peers
 
-.PHONY: demo test test-models lint clean
+.PHONY: demo test test-models test-peers lint clean
 
 demo: $(VENV)/.installed
 	$(BIN)/srd-onnx explain squeezenet11 models/chelsea.png --out demo
@@ -18,13 +19,17 @@ test: $(VENV)/.installed-dev
 test-models: $(MODELS)/.installed
 	$(MODELS)/bin/python -m pytest -W ignore tests_models
 
+# Our methods and metrics against captum, zennit, pytorch-grad-cam and Quantus, in an environment of its own.
+test-peers: $(PEERS)/.installed
+	$(PEERS)/bin/python -m pytest -W ignore tests_peers
+
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict
 
 clean:
-	rm -rf $(VENV) $(MODELS) demo
+	rm -rf $(VENV) $(MODELS) $(PEERS) demo
 
 # Without this stamp (an interrupted run) the environment is made afresh.
 $(VENV)/.made:
@@ -43,4 +48,9 @@ $(VENV)/.installed-dev: pyproject.toml | $(VENV)/.made
 $(MODELS)/.installed: pyproject.toml
 	$(PYTHON) -m venv --clear $(MODELS)
 	$(MODELS)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev,models]'
+	touch $@
+
+$(PEERS)/.installed: pyproject.toml
+	$(PYTHON) -m venv --clear $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev,peers]'
 	touch $@

@@ -203,7 +203,7 @@ def test_guided_backprop_takes_integers_behind_a_rectifier_that_is_there() -> No
 
 def test_guided_backprop_refuses_a_recurrent_cell_with_a_rectifier_in_it() -> None:
     size = 2
-    cell = {"hidden_size": size, "activations": ["Relu"]}
+    cell: dict[str, Any] = {"hidden_size": size, "activations": ["Relu"]}
     nodes = [
         helper.make_node("Transpose", ["input"], ["first"], name="time", perm=[1, 0, 2]),
         helper.make_node("RNN", ["first", "w", "r"], ["", "output"], name="cell", **cell),

@@ -1,9 +1,11 @@
 """LRP against its formulas written as loops over pairs of neurons, in double precision."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from srd_onnx import Explainer, Preprocess
@@ -104,7 +106,7 @@ RULES: dict[str, tuple[LAYER, LAYER, LAYER]] = {
 }
 
 
-def ours(net: DenseNet, method: str, x: Real, targets: int | None = None) -> list[Real]:
+def ours(net: DenseNet, method: str, x: NDArray[Any], targets: int | None = None) -> list[Real]:
     explainer = Explainer(net.model, method=method, preprocess=PIXELS, providers="cpu")
     found = explainer.explain(x, targets=targets, batch_size=len(x))
     return [np.asarray(one.relevance, np.float64) for one in found]
