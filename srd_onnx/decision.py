@@ -20,7 +20,8 @@ import numpy as np
 import onnxruntime
 
 from srd_onnx.assemble import with_outputs
-from srd_onnx.backward import biases, dot, tiny
+from srd_onnx.backward import biases, tiny
+from srd_onnx.collapse import dot
 from srd_onnx.emit import Emitter
 from srd_onnx.explanation import Explanation
 from srd_onnx.feeds import position_shape

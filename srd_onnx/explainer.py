@@ -379,7 +379,9 @@ class Explainer(Subject):
             top = self._top(scores) if is_class or label else []
             run.facts[row] = describe(self, run.plan, item, self.method) | {"top5": top}
         sums = {"seed_value": seed, "sum_relevance": total, "sum_ledger": sum(ledger.values())}
-        meta = run.facts[row] | sums | self._judged(result, row, **sums) | {"seconds": run.seconds}
+        rival = result.rival.of(row, self.label) if result.rival else None
+        warned = warnings_of(*sums.values(), complete=not self.method or self.method.complete, rival=rival)
+        meta = run.facts[row] | sums | {"rival": rival, "warnings": list(warned), "seconds": run.seconds}
         return Explanation(
             relevance=next(iter(maps.values())),
             relevances=maps,
@@ -392,15 +394,6 @@ class Explainer(Subject):
             label=label,
             name=item.name,
         )
-
-    def _judged(
-        self, result: Result, row: int, seed_value: float, sum_relevance: float, sum_ledger: float
-    ) -> dict[str, Any]:
-        """The strongest other class, where it was compared, and the warnings."""
-        rival = result.rival.of(row, self.label) if result.rival else None
-        complete = self.method is None or self.method.complete
-        warnings = warnings_of(seed_value, sum_relevance, sum_ledger, complete=complete, rival=rival)
-        return {"rival": rival, "warnings": list(warnings)}
 
     def _top(self, scores: Array) -> list[dict[str, Any]]:
         best = [int(i) for i in np.argsort(-scores, kind="stable")[:5]]

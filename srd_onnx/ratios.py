@@ -14,7 +14,8 @@ import onnxruntime
 from onnx import ModelProto, helper
 
 from srd_onnx.assemble import with_outputs
-from srd_onnx.backward import biases, collapse, dot, label, tiny
+from srd_onnx.backward import biases, label, tiny
+from srd_onnx.collapse import collapse, dot
 from srd_onnx.emit import Emitter
 from srd_onnx.feeds import PROBE, Feeds, even_parts, feeds_of, needed, position_shape, require_few
 from srd_onnx.ir import Array, Value

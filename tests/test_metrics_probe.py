@@ -180,3 +180,17 @@ def test_redrawn_weights_are_those_of_the_layers_named(monkeypatch: pytest.Monke
         one.randomised("conv9", 0)
     with pytest.raises(OptionError, match="layers=4: the model has 3 layers with weights"):
         one.randomised(4, 0)
+
+
+def test_a_redrawn_model_is_compiled_once() -> None:
+    base = probe()
+    names = base.weighted_layers()
+    first = base.randomised(1, 0)
+    assert base.randomised(1, 0) is base.randomised(names[0], 0) is first
+    assert base.randomised(1, 1) is not first
+    assert base.randomised(2, 0) is not first
+    for seed in range(2, 20):
+        base.randomised(1, seed)
+    again = base.randomised(1, 0)
+    assert again is not first  # let go, and the same when it is made anew
+    np.testing.assert_array_equal(again.scores(DATA[:1]), first.scores(DATA[:1]))

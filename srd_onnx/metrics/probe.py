@@ -1,6 +1,7 @@
 """`Probe` over an `Explainer`: scores by the plain model, maps by its method, and the same with redrawn weights."""
 
-from dataclasses import dataclass
+from collections import OrderedDict
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,8 @@ from srd_onnx.explainer import Explainer
 from srd_onnx.forward import BATCH, Forward, cast_to, forward_of
 from srd_onnx.ir import Array
 from srd_onnx.metrics import randomised
+
+_MOST, _BYTES = 16, 512 << 20  # redrawn models that are kept: so many, and so many bytes of weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +29,7 @@ class ExplainerProbe:
     explainer: Explainer
     forward: Forward
     batch: int
+    _redrawn: OrderedDict[tuple[tuple[str, ...], int], "ExplainerProbe"] = field(default_factory=OrderedDict)
 
     @property
     def channel_axis(self) -> int:
@@ -53,7 +57,7 @@ class ExplainerProbe:
         return found
 
     def randomised(self, layers: int | str, seed: int) -> "ExplainerProbe":
-        """The same method on the model with redrawn weights.
+        """The same method on the model with redrawn weights; the last few are kept for the next input.
 
         Args:
             layers: how many layers with weights, from the output on (cascading); or one layer alone, by its name.
@@ -70,9 +74,14 @@ class ExplainerProbe:
             )
         if isinstance(layers, int) and not 0 <= layers <= len(names):
             raise OptionError(f"layers={layers}: the model has {len(names)} layers with weights")
-        chosen = [layers] if isinstance(layers, str) else names[:layers]
-        proto = randomised.randomised_model(self.explainer.model.proto, chosen, seed)
-        return probe_of(self.explainer.with_model(proto), self.forward.shape, self.batch)
+        chosen = (layers,) if isinstance(layers, str) else tuple(names[:layers])
+        if (chosen, seed) not in self._redrawn:
+            proto = randomised.randomised_model(self.explainer.model.proto, chosen, seed)
+            while len(self._redrawn) >= max(1, min(_MOST, _BYTES // proto.ByteSize())):
+                self._redrawn.popitem(last=False)
+            redrawn = probe_of(self.explainer.with_model(proto), self.forward.shape, self.batch)
+            self._redrawn[chosen, seed] = redrawn
+        return self._redrawn[chosen, seed]
 
     def weighted_layers(self) -> list[str]:
         """Original names of the layers with weights, from the output to the input."""
