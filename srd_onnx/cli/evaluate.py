@@ -146,9 +146,7 @@ def contenders_of(given: Sequence[str] | None, seed: int) -> "list[Contender]":
     names = several(given)
     if names == [EVERY]:
         return [contender_named(name, seed=seed, required=False) for name in (SRD, *METHODS)]
-    usual = [
-        contender_named(name, seed=seed, required=False) for name in USUAL_METHODS if name in (SRD, *METHODS)
-    ]
+    usual = [contender_named(name, seed=seed, required=False) for name in USUAL_METHODS]
     return [contender_named(name, seed=seed) for name in names] or usual
 
 

@@ -71,8 +71,12 @@ def _ranks(methods: Sequence[str], ranks: "dict[str, dict[str, Interval]]") -> T
     for method in sorted(
         methods, key=lambda one: ranks[one][ALL].mean if ALL in ranks[one] else len(methods)
     ):
-        found = [ranks[method].get(family) for family in families]
-        table.add_row(cell(method), *("-" if one is None else _number(one, digits=2) for one in found))
+        row = {family: ranks[method].get(family) for family in families}
+        table.add_row(
+            cell(method),
+            # Intervals of every family would not fit; the JSON has them.
+            *("-" if one is None else _number(one, 2, spread=family == ALL) for family, one in row.items()),
+        )
     return table
 
 
@@ -82,13 +86,13 @@ def _table(first: str) -> Table:
     return table
 
 
-def _number(found: "Interval", digits: int = 3) -> str:
-    """The mean, and below it the interval; large and small numbers with as many digits as matter."""
+def _number(found: "Interval", digits: int = 3, *, spread: bool = True) -> str:
+    """The mean, and the interval if wanted; large and small numbers with as many digits as matter."""
 
     def text(value: float) -> str:
         plain = value == 0 or 10**-digits <= abs(value) < 10**4
         return f"{value:.{digits}f}" if plain else f"{value:.{digits}g}"
 
-    if found.low is None or found.high is None:
+    if found.low is None or found.high is None or not spread:
         return text(found.mean)
     return f"{text(found.mean)} [{text(found.low)}, {text(found.high)}]"
