@@ -38,6 +38,7 @@ T = TypeVar("T")
 MODELS = ("squeezenet11", "efficientnet_lite1")
 STEPS = 24  # of insertion and of deletion
 FINEST = 16  # input positions for each position of the finest boundary
+KEPT = 6  # explainers of a model
 SIGMA = 2.0  # pixels
 SURE = 0.3  # the probability from which a photo may stand in a grid
 GRIDS, NOISY, NOISE = 6, 2, 0.1
@@ -57,13 +58,17 @@ class Network:
     encoder: str
     finer: tuple[str, ...]
     counts: Mapping[str, int]
+    _explainers: dict[Any, Explainer] = field(default_factory=dict)
     _kept: dict[Any, Any] = field(default_factory=dict)
 
     def explainer(self, tensor: str, seed: str, sign: str) -> Explainer:
-        """What explains with this boundary, seed and sign."""
+        """What explains with this boundary, seed and sign; the last few are kept (compiled sessions are large)."""
         data = self.base.model.proto.SerializeToString()
         make = functools.partial(_like, self.base, data, boundary=tensor, seed=seed, sign=sign)
-        return _once(self._kept, (tensor, seed, sign), make)
+        found = _once(self._explainers, (tensor, seed, sign), make)
+        while len(self._explainers) > KEPT:
+            del self._explainers[next(iter(self._explainers))]
+        return found
 
     def cotangents(self) -> CotangentSession:
         """The derivative at the encoder."""
@@ -98,19 +103,11 @@ class Picture:
     _kept: dict[Any, Array] = field(default_factory=dict)
 
     def map(self, tensor: str, seed: str = "logodds", sign: str = "positive") -> Array:
-        """The explanation [H, W] with this boundary, seed and sign.
-
-        The log-odds log(p / (1 - p)) have the direction onehot - softmax over the other classes: that of the
-        log-probability by 1 - p, whose size, unlike theirs, goes to 0 as p goes to 1.
-        """
+        """The explanation [H, W] with this boundary, seed and sign."""
 
         def explained() -> Array:
-            explainer = self.network.explainer(tensor, "logprob" if seed == "logodds" else seed, sign)
-            relevance = explainer.explain(self.pixels[None], self.target)[0].relevance.astype(np.float64)
-            chance = (
-                probabilities(self.network, self.pixels[None])[0, self.target] if seed == "logodds" else 0
-            )
-            return np.asarray(relevance / (1 - chance))
+            explainer = self.network.explainer(tensor, seed, sign)
+            return explainer.explain(self.pixels[None], self.target)[0].relevance.astype(np.float64)
 
         return _once(self._kept, (tensor, seed, sign), explained)
 
@@ -380,9 +377,11 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seed", type=int, default=0)
-    seed = parser.parse_args().seed
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
+    given = parser.parse_args()
+    seed = given.seed
     print(header(seed, 1))
-    for name in MODELS:
+    for name in given.models:
         half = tuning_half(name, seed)
         if half is None:
             print(f"\n{name}: left out, PyTorch is needed to export it")
