@@ -84,10 +84,10 @@ def _train(name: str, seed: int, threads: int) -> tuple[bytes, Facts]:
     return model, Facts(accuracy, seed, LESSONS, LEARN, threads, seconds, importlib.metadata.version("torch"))
 
 
-def explainer_of(name: str, seed: int = 0, **settings: Any) -> Explainer:
-    """`Explainer` of the network, which takes photos or images; `settings` as for `Explainer`."""
+def explainer_of(name: str, trained_with: int = 0, **settings: Any) -> Explainer:
+    """`Explainer` of the network of that seed, for photos or images; `settings` (its own `seed` too) are its."""
     return Explainer(
-        trained(name, seed).path, preprocess=PREPROCESS, layout="NCHW", labels=CLASSES, **settings
+        trained(name, trained_with).path, preprocess=PREPROCESS, layout="NCHW", labels=CLASSES, **settings
     )
 
 
@@ -128,9 +128,10 @@ def facts(name: str, seed: int, count: int, threads: int) -> list[str]:
     )
     right = [known(net.path, pictures) for pictures in (single, double, grid)]
     sure = ", ".join(
-        f"{part.mean():.0%} of {title}" for title, part in zip(("one", "two", "four"), right, strict=True)
+        f"{part.mean():.0%} of the pictures with {title}"
+        for title, part in zip(("one", "two", "four"), right, strict=True)
     )
-    lines = [f"{name}: {net.facts}", f"  finds all objects in pictures of {sure}"]
+    lines = [f"{name}: {net.facts}", f"  finds all objects in {sure}"]
     single, double, grid = single[right[0]], double[right[1]][:count], grid[right[2]][:count]
     for options in ({}, {"seed": "contrast", "sign": "positive"}, {"boundary": "image"}):
         explainer = explainer_of(name, seed, providers="cpu", threads=threads, **options)

@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from onnx import numpy_helper, parser
 
 from benchmarks import pasted, pasted_net
 from benchmarks.pasted import CLASSES, PREPROCESS, SIDE, Array, Pictures, cells, draw, grids
@@ -172,3 +173,53 @@ def test_a_network_in_the_cache_is_not_trained_again(tmp_path: Path, monkeypatch
     assert calls == [("resnet", 3, 1)]
     assert [one.facts for one in found] == [given, given]
     assert found[0].path.read_bytes() == b"model"
+
+
+def _untrained() -> bytes:
+    """A network of one convolution that takes the pictures and scores the classes."""
+    model = parser.parse_model(
+        """<ir_version: 8, opset_import: ["": 17]>
+        g (float[n, 3, 96, 96] image) => (float[n, 10] scores) {
+            c = Conv<pads = [1, 1, 1, 1]>(image, w)
+            r = Relu(c)
+            m = GlobalAveragePool(r)
+            scores = Flatten(m)
+        }"""
+    )
+    weights = np.random.default_rng(0).standard_normal((len(CLASSES), 3, 3, 3), np.float32)
+    model.graph.initializer.append(numpy_helper.from_array(weights, "w"))
+    return bytes(model.SerializeToString())
+
+
+def test_known_are_the_pictures_of_which_the_highest_scores_are_the_objects(
+    tmp_path: Path, double: Pictures
+) -> None:
+    path = tmp_path / "net.onnx"
+    path.write_bytes(_untrained())
+    order = np.argsort(-pasted_net.scores(path, double.images), axis=1)
+    labels = order[:, 1::-1].copy()  # the second highest first: which is named first does not matter
+    assert pasted_net.known(path, replace(double, labels=labels)).all()
+    labels[3, 0] = order[3, 2]
+    np.testing.assert_array_equal(
+        pasted_net.known(path, replace(double, labels=labels)), np.arange(COUNT) != 3
+    )
+
+
+def test_the_facts_of_a_network_are_measured_under_each_of_the_options(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = pasted_net.Facts(0.1, 0, [[48, 10]], 64, 2, 1.5, "2.13.0")
+    monkeypatch.setattr(pasted_net, "WHEELS", tmp_path)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(pasted_net, "_train", lambda *_: (_untrained(), given))
+    monkeypatch.setattr(pasted_net, "known", lambda _, pictures: np.ones(len(pictures.labels), bool))
+    lines = pasted_net.facts("vgg", seed=0, count=2, threads=1)
+    assert lines[1] == (
+        "  finds all objects in 100% of the pictures with one, 100% of the pictures with two, "
+        "100% of the pictures with four"
+    )
+    assert [line.split(": inside")[0] for line in lines[2:]] == [
+        "  as it is by default",
+        "  {'seed': 'contrast', 'sign': 'positive'}",
+        "  {'boundary': 'image'}",
+    ]
