@@ -4,6 +4,9 @@ A cotangent at an integer tensor means the cotangent of the real numbers it stan
 but for saturation; what rounding adds or takes away is a bias of QuantizeLinear.
 """
 
+import numpy as np
+from onnx import TensorProto
+
 from graph_rules.registry import activation, always, cotangent, rule, through, to_first, varying
 from srd_onnx.emit import Emitter
 from srd_onnx.ir import Node
@@ -40,9 +43,18 @@ def _straight_through(_node: Node) -> str:
     bias=_rounding,
     approximate=_straight_through,
 )
-def quantize_linear(_emit: Emitter, node: Node, cotangents: Flows) -> Flows:
-    """``g``: the straight-through estimate, in the units of the dequantised tensor."""
-    return to_first(node, cotangent(cotangents, node))
+def quantize_linear(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
+    """``g``: the straight-through estimate, in the units of the dequantised tensor; ``tangent``: 0 at either end.
+
+    There it saturates, and that may be all that is left of a ReLU or a ReLU6 before it.
+    """
+    g, y = cotangent(cotangents, node), node.output()
+    if not emit.tangent or y.dtype.kind not in "iu":
+        return to_first(node, g)
+    ends, whole = np.iinfo(y.dtype), emit("Cast", y.name, to=TensorProto.INT32)
+    low, high = (emit.const(end, np.int32) for end in (ends.min, ends.max))
+    inside = emit("And", emit("Greater", whole, low), emit("Less", whole, high))
+    return to_first(node, emit("Where", inside, g, emit.like(node.input(0), 0.0)))
 
 
 @rule("DequantizeLinear", versions=_VERSIONS, roles=activation, carriers=first, routes=always, spread=through)

@@ -175,12 +175,12 @@ def test_guided_backprop_refuses_integers_that_hide_a_rectifier() -> None:
         (np.array(9, np.int8), False),
     ):
         stored["zero"] = zero
-        quantised = model_of([nodes[0], *pair, *nodes[1:]], stored, (["N", *SHAPE], ["N", CLASSES]))
+        whole = model_of([nodes[0], *pair, *nodes[1:]], stored, (["N", *SHAPE], ["N", CLASSES]))
         if hides:
             with pytest.raises(UnsupportedCaseError, match=r"node 'quantise'.*hides a rectifier"):
-                explained(quantised, "guided-backprop", x)
+                explained(whole, "guided-backprop", x)
         else:
-            assert explained(quantised, "guided-backprop", x)[0].any()
+            assert explained(whole, "guided-backprop", x)[0].any()
 
 
 def test_guided_backprop_takes_integers_behind_a_rectifier_that_is_there() -> None:
@@ -199,6 +199,38 @@ def test_guided_backprop_takes_integers_behind_a_rectifier_that_is_there() -> No
     explainer = Explainer(model, method="guided-backprop", layout="NL", providers="cpu")
     (one,) = explainer.explain(np.array([[1, 1, -1]], np.float32), targets=0)
     np.testing.assert_allclose(one.relevance, [2, 0, 0])
+
+
+def quantised(zero: NDArray[Any]) -> onnx.ModelProto:
+    """``z = 2 a - 3 b + 5 c`` of three numbers that are made whole ones, in steps of 0.5 from 0 to 127.5."""
+    nodes = [
+        helper.make_node("QuantizeLinear", ["input", "scale", "zero"], ["whole"], name="quantise"),
+        helper.make_node("DequantizeLinear", ["whole", "scale", "zero"], ["real"], name="dequantise"),
+        helper.make_node("Gemm", ["real", "w"], ["output"], name="gemm", transB=1),
+    ]
+    weights: dict[str, NDArray[Any]] = {
+        "scale": np.array(0.5, np.float32),
+        "zero": zero,
+        "w": np.array([[2, -3, 5]], np.float32),
+    }
+    return model_of(nodes, weights, (["N", 3], ["N", 1]))
+
+
+@pytest.mark.parametrize("zero", [np.array(0, np.uint8), np.array(-128, np.int8)])
+def test_the_derivative_ends_where_integers_do(zero: NDArray[Any]) -> None:
+    """They saturate at 0 and at 127.5, as the ReLU and the ReLU6 do that exporters leave out before them."""
+    explainer = Explainer(quantised(zero), method="saliency", layout="NL", providers="cpu")
+    (one,) = explainer.explain(np.array([[1, -1, 200]], np.float32), targets=0)
+    np.testing.assert_allclose(one.relevance, [2, 0, 0])
+    (one,) = explainer.explain(np.array([[1, 3, 127]], np.float32), targets=0)
+    np.testing.assert_allclose(one.relevance, [2, 3, 5])
+
+
+def test_fullgrad_refuses_integers() -> None:
+    model = quantised(np.array(3, np.uint8))
+    explainer = Explainer(model, method="fullgrad", layout="NL", providers="cpu")
+    with pytest.raises(UnsupportedCaseError, match=r"node 'quantise'.*before it was quantised"):
+        explainer.explain(np.ones((1, 3), np.float32), targets=0)
 
 
 def test_guided_backprop_refuses_a_recurrent_cell_with_a_rectifier_in_it() -> None:

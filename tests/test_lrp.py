@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
@@ -186,16 +187,27 @@ def test_quantising_hands_relevance_on() -> None:
     """A pair of QuantizeLinear and DequantizeLinear that loses little changes little."""
     net, x = dense_net(), inputs(1)
     nodes = list(net.model.graph.node)
-    nodes[4].output[0] = "real"
-    pair = [
-        helper.make_node("QuantizeLinear", ["real", "scale", "zero"], ["whole"], name="quantise"),
-        helper.make_node("DequantizeLinear", ["whole", "scale", "zero"], ["h2"], name="dequantise"),
+    nodes[0].input[0], nodes[4].output[0] = "pixels", "real"
+
+    def pair(real: str, whole: str, back: str, zero: str) -> list[onnx.NodeProto]:
+        return [
+            helper.make_node("QuantizeLinear", [real, "scale", zero], [whole], name=whole),
+            helper.make_node("DequantizeLinear", [whole, "scale", zero], [back], name=back),
+        ]
+
+    nodes = [
+        *pair("input", "q0", "pixels", "half"),
+        *nodes[:5],
+        *pair("real", "q1", "h2", "zero"),
+        *nodes[5:],
     ]
     stored = {t.name: numpy_helper.to_array(t) for t in net.model.graph.initializer}
     stored |= {"scale": np.array(16 / 255, np.float32), "zero": np.array(0, np.uint8)}
-    model = model_of([*nodes[:5], *pair, *nodes[5:]], dict(stored), (["N", *SHAPE], ["N", 4]))
-    (one,) = Explainer(model, method="lrp-gamma", preprocess=PIXELS, providers="cpu").explain(x, targets=2)
-    (expected,) = ours(dense_net(), "lrp-gamma", x, 2)
+    stored["half"] = np.array(128, np.uint8)
+    model = model_of(nodes, dict(stored), (["N", *SHAPE], ["N", 4]))
+    method = "lrp-composite"
+    (one,) = Explainer(model, method=method, preprocess=PIXELS, providers="cpu").explain(x, targets=2)
+    (expected,) = ours(dense_net(), method, x, 2)
     assert net.forward(x[0].astype(np.float64))["h2"].max() < 16
     np.testing.assert_allclose(one.relevance, expected, rtol=0, atol=0.05 * np.abs(expected).max())
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from srd_onnx.backward import DERIVATIVE, Policy
 from srd_onnx.cotangents import CotangentSession
 from srd_onnx.engine import Case
 from srd_onnx.errors import UnsupportedCaseError
@@ -12,7 +13,7 @@ from srd_onnx.ir import Array, Value
 from srd_onnx.methods.gradients import at_inputs
 from srd_onnx.methods.method import Attributed, Method
 from srd_onnx.plan import Plan
-from srd_onnx.roles import Axes, Role
+from srd_onnx.roles import Axes, Role, is_quantised
 from srd_onnx.subject import Subject
 
 _TINY = 1e-6  # as in the authors' code: keeps a flat map flat
@@ -95,8 +96,23 @@ def stretched(maps: Array, shape: Sequence[int]) -> Array:
     return maps
 
 
+def _policy(plan: Plan) -> Policy:
+    """The map with the pattern fixed.
+
+    Raises:
+        UnsupportedCaseError: naming a node that quantises.
+    """
+    for step in plan.steps:
+        step.node.require(
+            not is_quantised(step.node.output()),
+            "the biases of integers, what rounding and saturation change, are as large as the signal: FullGrad is for "
+            "the network before it was quantised",
+        )
+    return DERIVATIVE
+
+
 def _compiled(subject: Subject, case: Case) -> FullGradient:
-    session = at_inputs(subject, case, tangent=False, biases=True)
+    session = at_inputs(subject, case, policy=_policy, tangent=False, biases=True)
     if len(session.plan.sources) > 1:
         names = ", ".join(source.name for source in session.plan.sources)
         raise UnsupportedCaseError(

@@ -17,6 +17,7 @@ from srd_onnx.methods.gradients import at_inputs, by_position
 from srd_onnx.methods.lrp_rules import (
     STABILISER,
     LayerRule,
+    at_integers,
     box_rule,
     epsilon_rule,
     flat_rule,
@@ -102,7 +103,8 @@ def _up_to_first(plan: Plan) -> Sequence[Step]:
                 found.append(step)
             continue
         floats = any(v is not None and v.constant is not None and v.is_float for v in node.inputs)
-        if not step.rule.routes(node, plan.roles) or step.rule.nonlinear or floats or len(step.carriers) > 1:
+        moves = step.rule.routes(node, plan.roles) and not step.rule.nonlinear and len(step.carriers) == 1
+        if not (at_integers(step) or (moves and not floats)):
             raise UnsupportedCaseError(
                 f"{node}: it changes the input before the first convolution, for which LRP has a rule of its own that "
                 "needs to know the least and the greatest pixel; use first=gamma"

@@ -61,7 +61,7 @@ def epsilon_rule(epsilon: float) -> LayerRule:
     def apply(emit: Emitter, step: Step, arrived: Flows) -> Flows:
         node, rule = step.node, step.rule
         small = epsilon if weights_of(step) is not None else _guard(node.output())
-        if _at_integers(step):
+        if at_integers(step):
             return moved(emit, step, arrived)
         shares = [
             emit("Div", flow, _stabilised(emit, value.name, value, small)) if value and flow else None
@@ -231,7 +231,7 @@ def _guard(value: Value) -> float:
     return 1e-9 if value.dtype.itemsize >= 4 else STABILISER
 
 
-def _at_integers(step: Step) -> bool:
+def at_integers(step: Step) -> bool:
     """Whether integers that stand for reals come in or go out: (de)quantising, and what moves them."""
     node = step.node
     values = [node.input(i) for i in step.carriers] + [v for v in node.outputs[:1] if v is not None]
