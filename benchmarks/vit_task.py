@@ -25,6 +25,7 @@ from srd_onnx import Explainer
 from srd_onnx.assemble import combined
 from srd_onnx.backward import build
 from srd_onnx.engine import Case, plan_for, relevance_outputs
+from srd_onnx.methods.attention import attention_layers, rolled_out
 from srd_onnx.options import Options
 from srd_onnx.runtime import CPU, make_session, run
 
@@ -97,15 +98,13 @@ def gradient(model: bytes) -> Method:
 
 
 def rollout(model: bytes, pool: str) -> Method:
-    """Attention rollout: the product over blocks of head-averaged weights, half of it the residual stream."""
+    """Attention rollout by patches, from the weights that the engine finds."""
     explainer = Explainer(model, layout="NCHW", providers="cpu")
-    names = [f"/blocks.{i}/Softmax" for i in range(BLOCKS)]
+    names = [layer.weights.name for layer in attention_layers(explainer.plan)]
 
     def rolled(images: Array, _: Array) -> Maps:
         weights = explainer.preactivations(images, names)
-        total: Array = np.eye(weights[names[0]].shape[-1], dtype=np.float32)
-        for name in names:
-            total = (weights[name].mean(axis=1) + np.eye(len(total[0]))) / 2 @ total
+        total = rolled_out([weights[name] for name in names])
         tokens = total[:, 0, 1:] if pool == "class token" else total.mean(axis=1)
         side = SIZE // PATCH
         grid = tokens.reshape(-1, side, side)
