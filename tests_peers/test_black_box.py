@@ -91,7 +91,7 @@ def test_rise_from_the_same_masks(name: str) -> None:
     ours = our_map(both, masks=200, keep=0.4)
     np.testing.assert_allclose(ours, their_map(both, masks), rtol=0, atol=1e-4)
     with pytest.raises(AssertionError):
-        np.testing.assert_allclose(ours, their_map(both, masks[::-1][:100]), rtol=0, atol=1e-4)
+        np.testing.assert_allclose(ours, their_map(both, masks[:100]), rtol=0, atol=1e-4)
 
 
 def test_rise_in_distribution() -> None:
@@ -108,4 +108,5 @@ def test_rise_in_distribution() -> None:
     apart = np.median(np.abs(ours.mean(axis=0) - same.mean(axis=0)) / spread)
     assert 0.3 < apart / 0.674 < 2  # the median magnitude of a standard normal number is 0.674
     assert 0.5 < ours.var(axis=0).mean() / same.var(axis=0).mean() < 2
-    assert np.median(np.abs(other.mean(axis=0) - same.mean(axis=0)) / spread) > 3 * apart
+    # Other masks are told apart by the same number.
+    assert np.median(np.abs(other.mean(axis=0) - same.mean(axis=0)) / spread) / 0.674 > 2

@@ -14,6 +14,7 @@ It brings every map to [0, 1] before it enlarges it and again after, so that our
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import cv2
@@ -79,9 +80,20 @@ def our_maps(both: Pair, method: str, boundary: str) -> Array:
     return np.stack([one.relevance for one in both.explained(method, boundary=boundary)])
 
 
+def likeliest(name: str) -> Pair:
+    """A network, and for each input the class of the greatest score: the others' maps may be 0 all over."""
+    both = pair(name)
+    with torch.no_grad():
+        return replace(both, targets=[int(row.argmax()) for row in both.torch(both.data)])
+
+
 def agree(ours: Array, theirs: Array) -> None:
-    assert theirs.max() > 0.5
-    np.testing.assert_allclose(scaled(ours), scaled(theirs), rtol=0, atol=1e-4)
+    """To 1e-4 of the greatest value; where theirs is 0 all over, ours has nothing positive."""
+    for one, other in zip(ours, theirs, strict=True):
+        if other.max() == 0:
+            assert one.max() <= 0
+        else:
+            np.testing.assert_allclose(scaled(one[None]), scaled(other[None]), rtol=0, atol=1e-4)
 
 
 @pytest.fixture(autouse=True)
@@ -93,9 +105,11 @@ def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("method", THEIRS)
 @pytest.mark.parametrize(("name", "module", "boundary"), PLACES)
 def test_the_same_map(method: str, name: str, module: str, boundary: str) -> None:
-    both = pair(name)
-    ours = our_maps(both, method, boundary)
-    agree(ours, their_maps(THEIRS[method], both, module))
+    both = pair(name) if method == "ablationcam" else likeliest(name)
+    ours, theirs = our_maps(both, method, boundary), their_maps(THEIRS[method], both, module)
+    agree(ours, theirs)
+    # Ablation-CAM of this network is 0 for both classes.
+    assert (theirs.max() > 0) == ((name, method) != ("mobilenet", "ablationcam"))
 
 
 class _Signed(HiResCAM):  # type: ignore[misc]
@@ -108,19 +122,19 @@ class _Signed(HiResCAM):  # type: ignore[misc]
 
 @pytest.mark.parametrize(("name", "module", "boundary"), PLACES)
 def test_hirescam_before_its_negative_part_is_cut_off(name: str, module: str, boundary: str) -> None:
-    both = pair(name)
+    both = likeliest(name)
     ours = our_maps(both, "hirescam", boundary)
     with _Signed(model=both.torch, target_layers=[both.torch.get_submodule(module)]) as cam:
         cam(input_tensor=both.data, targets=[ClassifierOutputTarget(target) for target in both.targets])
         size = both.data.shape[-2:][::-1]
         theirs = np.stack([cv2.resize(one, size) for one in cam.signed])
-    assert (theirs < 0).any()
+    assert np.abs(theirs).max() > 0
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4 * np.abs(theirs).max())
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_other_weights_are_another_map(name: str) -> None:
-    both = pair(name)
+    both = likeliest(name)
     ours = our_maps(both, "gradcam", "encoder")
     torch.manual_seed(7)
     with torch.no_grad():
@@ -132,7 +146,7 @@ def test_other_weights_are_another_map(name: str) -> None:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_gradcam_plus_plus_where_its_constant_does_not_matter(name: str) -> None:
-    both = pair(name)
+    both = likeliest(name)
     steep = nn.Sequential(both.torch, _Times(1000.0)).eval()
     own = Pair(steep, both.data, exported(steep, both.data), both.targets)
     agree(
@@ -159,7 +173,7 @@ class _ByCentres(nn.Upsample):
 def test_scorecam_with_its_masks_enlarged_by_centres(
     name: str, module: str, boundary: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    both = pair(name)
+    both = likeliest(name)
     ours = our_maps(both, "scorecam", boundary)
     monkeypatch.setattr(torch.nn, "UpsamplingBilinear2d", _ByCentres)
     agree(ours, their_maps(ScoreCAM, both, module, 1.0))
@@ -168,10 +182,14 @@ def test_scorecam_with_its_masks_enlarged_by_centres(
 # ReciproCAM as its authors have it: https://github.com/sybyun/ReciproCAM
 
 
-def reciprocam(both: Pair, module: str, *, gaussian: bool) -> Array:
-    """The features with one place (or a Gaussian around it) kept, through the rest of the network, for each place."""
+def reciprocam(both: Pair, module: str, *, gaussian: bool) -> tuple[Array, float]:
+    """The features with one place (or a Gaussian around it) kept, through the rest of the network, for each place.
+
+    Returns:
+        maps [N, S, S]; and the least span of probabilities that one of them was brought to [0, 1] from.
+    """
     kernel = torch.tensor([[1.0, 2, 1], [2, 4, 2], [1, 2, 1]]) / 16
-    grids = []
+    grids, spans = [], []
     for x, target in zip(both.data, both.targets, strict=True):
         features = _output(both.torch, module, x[None])
         _, _, height, width = features.shape
@@ -185,9 +203,10 @@ def reciprocam(both: Pair, module: str, *, gaussian: bool) -> Array:
                 kept = features * mask[1:-1, 1:-1]
                 scores = _replaced(both.torch, module, x[None], kept)
                 found[i, j] = scores.softmax(dim=1)[0, target]
+        spans.append(float(found.max() - found.min()))
         grid = ((found - found.min()) / (found.max() - found.min())).numpy()
         grids.append(cv2.resize(grid, x.shape[-2:][::-1]))
-    return np.stack(grids)
+    return np.stack(grids), min(spans)
 
 
 def _output(network: nn.Module, module: str, x: Tensor) -> Tensor:
@@ -211,7 +230,9 @@ def _replaced(network: nn.Module, module: str, x: Tensor, features: Tensor) -> T
 @pytest.mark.parametrize("gaussian", [False, True])
 @pytest.mark.parametrize(("name", "module", "boundary"), PLACES)
 def test_reciprocam_as_its_authors_have_it(name: str, module: str, boundary: str, gaussian: bool) -> None:
-    both = pair(name)
+    both = likeliest(name)
     ours = our_maps(both, f"reciprocam:mask={'gaussian' if gaussian else 'single'}", boundary)
-    theirs = reciprocam(both, module, gaussian=gaussian)
-    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-3 if name != "vgg" else 1e-4)
+    theirs, span = reciprocam(both, module, gaussian=gaussian)
+    # A probability is rounded by a few 1e-8, whatever the span that is brought to 1.
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4 + 2e-7 / span)
+    assert 2e-7 / span < 1e-2

@@ -15,7 +15,7 @@ from tests_peers.test_cams import THEIRS, Array, _ByCentres, _Signed, agree, our
 
 WIDTH, HEADS, PATCH, SIZE = 24, 3, 8, 32
 SIDE = SIZE // PATCH
-NORM, NODE = "blocks.1.norm1", "/blocks.1/norm1/LayerNormalization"
+NORM, NODE = "blocks.1.norm1", "/blocks/blocks.1/norm1/LayerNormalization"
 
 
 class Attention(nn.Module):
