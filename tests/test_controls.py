@@ -1,6 +1,7 @@
 """Controls: maps that know nothing of the model."""
 
 import math
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from srd_onnx import Explainer
 from srd_onnx.ir import Array
 from srd_onnx.methods import Method, method_named
+from srd_onnx.options import Seed
 from tests.method_nets import SHAPE, data, linear, regions
 
 CONTROLS = ["random", "sobel", "centre"]
@@ -17,6 +19,17 @@ WIDE, HIGH = SHAPE[2], SHAPE[1]
 def maps(method: str | Method, inputs: Array, batch_size: int = 1) -> list[Array]:
     explainer = Explainer(linear().model(), method=method, providers="cpu")
     return [one.relevance for one in explainer.explain(inputs, 1, batch_size=batch_size)]
+
+
+@pytest.mark.parametrize("kind", get_args(Seed))
+@pytest.mark.parametrize("targets", [None, 0])
+def test_what_is_explained_is_what_srd_explains(kind: Seed, targets: int | None) -> None:
+    """The number, in numpy, is the one that the engine emits."""
+    methods = [
+        Explainer(linear().model(), method=name, seed=kind, providers="cpu") for name in ("srd", "centre")
+    ]
+    srd, control = ([one.meta["seed_value"] for one in e.explain(data(3), targets)] for e in methods)
+    assert control == pytest.approx(srd, rel=1e-4, abs=1e-6)
 
 
 def test_the_blob_by_its_formula() -> None:

@@ -104,7 +104,7 @@ class _Rollout:
         plan, names = self.plan, [layer.weights.name for layer in self.layers]
         target, *found = run(self.session, [plan.target.name, *names], feeds)
         scores = target.reshape(plan.batch, -1)
-        wanted = directions(plan.options.seed, seed, scores)
+        wanted = directions(scores, seed, plan.options.seed)
         weights = [_by_heads(plan, one.weights, array) for one, array in zip(self.layers, found, strict=True)]
         source = plan.sources[0]
         sides = [source.shape[axis] for axis in plan.roles[source.name].positions]

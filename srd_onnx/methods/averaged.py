@@ -1,6 +1,6 @@
 """Methods that average the derivative over several inputs: Integrated Gradients and SmoothGrad."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -12,40 +12,11 @@ from srd_onnx.errors import OptionError, UnsupportedCaseError
 from srd_onnx.ir import Array, Value
 from srd_onnx.methods.gradients import at_inputs, by_position
 from srd_onnx.methods.method import Attributed, Method
+from srd_onnx.methods.scoring import directions
 from srd_onnx.options import Seed
 from srd_onnx.plan import Plan
 from srd_onnx.roles import Role
 from srd_onnx.subject import Subject, at_least_one
-
-
-def directions(scores: Array, seed: Array, kind: Seed) -> Array:
-    """What is explained as directions [N, K], as `srd_onnx.seed.of_class` emits them.
-
-    They are taken at the input itself and stay the same at the others, so that all derivatives are of one number.
-
-    Args:
-        scores: [N, K].
-        seed: int64 [N], -1 for the greatest; or directions.
-        kind: see `Options.seed`.
-    """
-    if seed.ndim == 2:
-        return seed
-    every = np.eye(scores.shape[1], dtype=scores.dtype)
-    chosen = every[np.where(seed < 0, scores.argmax(axis=1), seed)]
-    others = np.where(chosen > 0, np.finfo(scores.dtype).min, scores)
-    rivals: dict[Seed, Callable[[], Array]] = {
-        "logit": lambda: np.zeros_like(scores),
-        "logprob": lambda: _softmax(scores),
-        "contrast": lambda: every[others.argmax(axis=1)],
-        "logodds": lambda: _softmax(others) if len(every) > 1 else np.zeros_like(scores),
-    }
-    return np.asarray(chosen - rivals[kind](), scores.dtype)
-
-
-def _softmax(scores: Array) -> Array:
-    grown = np.exp(scores - scores.max(axis=1, keepdims=True))
-    found: Array = grown / grown.sum(axis=1, keepdims=True)
-    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +33,8 @@ class _Averaged:
     def at(self, feeds: Mapping[str, Array], seed: Array) -> tuple[Array, Array]:
         """Scores and direction, [N, K] each, at the input itself."""
         scores = self.session(feeds, self._nowhere()).scores
-        return scores, directions(scores, seed, self.kind)
+        # At the others it stays the same, so that all derivatives are of one number.
+        return scores, np.asarray(directions(scores, seed, self.kind), scores.dtype)
 
     def _nowhere(self) -> Array:
         batch, target = self.plan.batch, self.plan.target

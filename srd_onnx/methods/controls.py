@@ -27,7 +27,7 @@ class _Control:
 
     def __call__(self, feeds: Mapping[str, Array], seed: Array) -> Attributed:
         plan, scores = self.plan, self.scorer(feeds).scores
-        wanted = directions(plan.options.seed, seed, scores)
+        wanted = directions(scores, seed, plan.options.seed)
         maps = {}
         for source in plan.sources:
             axes, data = plan.roles[source.name], feeds[source.name]

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Literal, get_args
 
 import numpy as np
+from scipy.special import softmax
 
 from srd_onnx.engine import Case
 from srd_onnx.errors import NonFiniteError, OptionError
@@ -18,7 +19,7 @@ from srd_onnx.methods.grid import over_items
 from srd_onnx.methods.layer import Layer, layer_of
 from srd_onnx.methods.method import Attribute, Method
 from srd_onnx.methods.perturbing import Perturbing, Probe, Probed
-from srd_onnx.methods.scoring import Scored, Scorer, compile_scorer, joined, softmax
+from srd_onnx.methods.scoring import Scored, Scorer, compile_scorer, joined
 from srd_onnx.methods.tail import compile_tail
 from srd_onnx.plan import Plan
 from srd_onnx.subject import Subject

@@ -52,7 +52,7 @@ class Perturbing:
         """Maps of one batch, see `Attribute`."""
         plan = self.plan
         base, probed = self._scored(feeds)
-        wanted = directions(plan.options.seed, seed, base.scores)
+        wanted = np.asarray(directions(base.scores, seed, plan.options.seed), np.float64)
         maps = {}
         for source in plan.sources:
             found = []

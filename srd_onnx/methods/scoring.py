@@ -1,12 +1,13 @@
 """The model alone, run on many changed inputs: what black-box methods see of it."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import onnxruntime
 from onnx import ModelProto
+from scipy.special import expit, softmax
 
 from graph_rules import EXPANSIONS, RULES
 from srd_onnx.assemble import exposed, pruned
@@ -160,38 +161,35 @@ def _wide(
     return (forward, values) if fits else None
 
 
-def directions(kind: Seed, seed: Array, scores: Array) -> Array:
-    """What is explained, as directions float64 [N, K] in the space of the scores; see `Options.seed`.
+def directions(scores: Array, seed: Array, kind: Seed) -> Array:
+    """What is explained as directions [N, K] in the space of the scores, as `srd_onnx.seed.of_class` emits them.
 
     Args:
-        kind: of the seed.
-        seed: targets, int64 [N], -1 for the top class; or directions [N, K], which are taken as they are.
         scores: [N, K].
+        seed: targets, int64 [N], -1 for the top class; or directions, which are taken as they are.
+        kind: see `Options.seed`.
+
+    Returns:
+        float64; of directions these themselves.
     """
     if seed.ndim == 2:
-        return np.asarray(seed, np.float64)
-    rows = np.arange(len(scores))
-    chosen = np.where(seed < 0, scores.argmax(axis=1), seed)
-    direction = np.zeros(scores.shape)
-    direction[rows, chosen] = 1
-    if kind == "logprob":
-        direction -= softmax(scores)
-    if kind == "contrast":
-        others = np.where(direction > 0, -np.inf, scores)
-        direction[rows, others.argmax(axis=1)] -= 1
-    return direction
-
-
-def softmax(scores: Array) -> Array:
-    """Over the last axis, in double precision."""
-    powers = np.exp(np.asarray(scores, np.float64) - scores.max(axis=-1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
+        return seed
+    scores = np.asarray(scores, np.float64)
+    every = np.eye(scores.shape[1])
+    chosen = every[np.where(seed < 0, scores.argmax(axis=1), seed)]
+    others = np.where(chosen > 0, np.finfo(np.float64).min, scores)
+    rivals: dict[Seed, Callable[[], Array]] = {
+        "logit": lambda: np.zeros_like(scores),
+        "logprob": lambda: softmax(scores, axis=1),
+        "contrast": lambda: every[others.argmax(axis=1)],
+        "logodds": lambda: softmax(others, axis=1) if len(every) > 1 else np.zeros_like(scores),
+    }
+    return np.asarray(chosen - rivals[kind]())
 
 
 def _likely(scores: Array) -> Array:
-    if scores.shape[1] == 1:
-        return np.asarray(1 / (1 + np.exp(-np.asarray(scores, np.float64))))
-    return softmax(scores)
+    scores = np.asarray(scores, np.float64)
+    return np.asarray(expit(scores) if scores.shape[1] == 1 else softmax(scores, axis=1))
 
 
 def _given(output: Array) -> Array:
