@@ -32,7 +32,7 @@ from srd_onnx.inputs import (
 from srd_onnx.inside import each_erf, each_preactivations, each_ratios, listed
 from srd_onnx.layers import Layer
 from srd_onnx.methods import SRD, Method, method_named, peer_settings
-from srd_onnx.methods.run import Attributing, MethodRun
+from srd_onnx.methods.run import Attributing
 from srd_onnx.options import DEFAULT_PRESET, NO_FOCUS
 from srd_onnx.pattern_run import Kind, Pattern
 from srd_onnx.ratios import LayerRatios
@@ -336,37 +336,27 @@ class Explainer(Subject):
             for i, item in enumerate(items)
         ]
 
-    def _run(
-        self, items: list[Item], size: int, explained: str | None, *, free: bool, several: bool
-    ) -> Run | MethodRun:
+    def _run(self, items: list[Item], size: int, explained: str | None, *, free: bool, several: bool) -> Run:
         """What explains these items: pass by pass, or several targets by their ratios."""
         shapes = self.shapes(items[0], size)
+        several = several and self.method is None
         make = functools.partial(self._compiled, shapes, explained, free=free, several=several)
         key = (tuple(sorted(shapes.items())), explained, free, several)
-        if self.method is not None:
-            attributing = self.kept(key, functools.partial(self._attributing, shapes, explained, free=free))
-            return MethodRun(attributing, self.feeds(items, size), size)
         return Run(self.kept(key, make), self.feeds(items, size))
-
-    def _attributing(
-        self, shapes: dict[str, tuple[int, ...]], explained: str | None, *, free: bool
-    ) -> Attributing:
-        require_channels(shapes[self.ports[0].name], self.ports[0])
-        assert self.method is not None
-        began = time.perf_counter()
-        attribute = self.method.make(self, self.case(shapes, explained, free=free))
-        return Attributing(attribute, time.perf_counter() - began)
 
     def _compiled(
         self, shapes: dict[str, tuple[int, ...]], explained: str | None, *, free: bool, several: bool
     ) -> Ready:
         require_channels(shapes[self.ports[0].name], self.ports[0])
         case = self.case(shapes, explained, free=free)
+        if self.method is not None:
+            began = time.perf_counter()
+            return Attributing(self.method.make(self, case), time.perf_counter() - began)
         maker = make_several if several else make_single
         return maker(self.model.proto, case, RULES, EXPANSIONS, self.providers, self.threads)
 
     def _explanation(
-        self, run: Run | MethodRun, result: Result, row: int, item: Item, target: int | str, label: str | None
+        self, run: Run, result: Result, row: int, item: Item, target: int | str, label: str | None
     ) -> Explanation:
         ledger: dict[str, float] = {}
         for name, amount in zip(result.booked, result.ledger[row], strict=True):

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import onnxruntime
@@ -21,21 +21,44 @@ from srd_onnx.engine import (
     require_finite,
     run_explanation,
 )
-from srd_onnx.errors import SrdOnnxError
+from srd_onnx.errors import OptionError, SrdOnnxError
 from srd_onnx.expand import ExpansionTable
 from srd_onnx.plan import Plan
 from srd_onnx.ratios import LayerRatios, run_ratios
 from srd_onnx.rule import RuleTable
-from srd_onnx.seed import TOP_CLASS
+from srd_onnx.seed import TOP_CLASS, elements
 from srd_onnx.several import AT_ONCE, Several, SeveralSession, carried, compile_several, rivals, scores_of
 
 Way = Callable[..., Several]
 SEVERAL = 4  # targets from which ratios are cheaper than passes
 
 
+class Passing(Protocol):
+    """What explains one target at a time: by SRD, or another method."""
+
+    @property
+    def plan(self) -> Plan:
+        """What it does."""
+
+    @property
+    def seconds(self) -> float:
+        """That it took to compile."""
+
+    def __call__(self, feeds: Mapping[str, Array], seed: Array) -> Result:
+        """Explain one batch.
+
+        Args:
+            feeds: the graph's inputs, of the compiled shapes.
+            seed: targets, int64 [N], -1 for the top class; or directions [N, K], if it was compiled for these.
+
+        Raises:
+            NonFiniteError: if an activation or the relevance is not finite.
+        """
+
+
 @dataclass(frozen=True, eq=False)
 class Single:
-    """A session that explains one target, and the seconds that it took to compile."""
+    """A session that explains one target by SRD, and the seconds that it took to compile."""
 
     compiled: Compiled
     session: onnxruntime.InferenceSession
@@ -45,6 +68,10 @@ class Single:
     def plan(self) -> Plan:
         """What it does."""
         return self.compiled.plan
+
+    def __call__(self, feeds: Mapping[str, Array], seed: Array) -> Result:
+        """Explain one batch; see `Passing`."""
+        return run_explanation(self.session, self.compiled, feeds, seed)
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +85,7 @@ class Many:
     rival: bool = True
 
 
-Ready = Single | Many
+Ready = Passing | Many
 
 
 def make_single(
@@ -135,12 +162,13 @@ class Run:
         """[N, K]; found by explaining `target` where that is what comes next (None for a free direction)."""
         if isinstance(self.ready, Many):
             return scores_of(self.ready.sessions, self._by_ratios(self.ready)[1])
-        batch, count = self.ready.compiled.backward.seeded.shape
+        batch = self.plan.batch
+        count = elements(self.plan.target, batch)
         if target is None:
             seed: Array = np.zeros((batch, count), self.plan.target.dtype)
         else:
             seed = np.full(batch, target if target < count else TOP_CLASS, np.int64)
-        self._first = run_explanation(self.ready.session, self.ready.compiled, self.feeds, seed)
+        self._first = self.ready(self.feeds, seed)
         return self._first.scores
 
     def results(self, seeds: Sequence[Array], way: Way | None = None) -> list[Result]:
@@ -150,16 +178,19 @@ class Run:
 
         Raises:
             NonFiniteError: if one of them is not finite.
+            OptionError: a `way` is asked for where there are no ratios.
         """
         if isinstance(self.ready, Many):
             return self._several(self.ready, seeds, way or carried)
+        if way is not None:
+            raise OptionError("only SRD has layers of sharing ratios to look into: leave out the method")
         return [self._pass(self.ready, seed) for seed in seeds]
 
-    def _pass(self, ready: Single, seed: Array) -> Result:
+    def _pass(self, ready: Passing, seed: Array) -> Result:
         first = self._first
         if first is not None and first.chosen is not None and (first.chosen == seed).all():
             return first
-        return run_explanation(ready.session, ready.compiled, self.feeds, seed)
+        return ready(self.feeds, seed)
 
     def _several(self, ready: Many, seeds: Sequence[Array], way: Way) -> list[Result]:
         layers, found = self._by_ratios(ready)
