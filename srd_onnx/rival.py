@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from srd_onnx.correlation import pearson
 from srd_onnx.feeds import position_shape
 from srd_onnx.ir import Array, Value
 from srd_onnx.plan import Plan
 from srd_onnx.roles import Role
+from srd_onnx.seed import elements
 
 FEWEST = 8  # positions of the boundary: of fewer a correlation is high by chance too often
 
@@ -35,9 +37,8 @@ class Rival:
 
 def has_rival(plan: Plan) -> bool:
     """Whether there are another class and enough positions to compare."""
-    count = int(np.prod(plan.target.shape, dtype=np.int64)) // plan.batch
     positions = sum(int(np.prod(entered_value(plan, name).shape)) for name in plan.boundary) // plan.batch
-    return count >= 2 and positions >= FEWEST
+    return elements(plan.target, plan.batch) >= 2 and positions >= FEWEST
 
 
 def entered_value(plan: Plan, name: str) -> Value:
@@ -61,11 +62,7 @@ def likeness(plan: Plan, own: Mapping[str, Array], other: Mapping[str, Array]) -
         np.concatenate([by_item(plan, name, side[name]) for name in plan.boundary], axis=1)
         for side in (own, other)
     )
-    with np.errstate(invalid="ignore", over="ignore"):
-        a, b = a - a.mean(axis=1, keepdims=True), b - b.mean(axis=1, keepdims=True)
-        lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-        products = (a * b).sum(axis=1)
-        return np.where(lengths > 0, products / np.where(lengths > 0, lengths, 1), np.nan).astype(np.float64)
+    return np.array([pearson(one, beside) for one, beside in zip(a, b, strict=True)])
 
 
 def strongest_other(scores: Array, chosen: NDArray[np.int64]) -> NDArray[np.int64]:

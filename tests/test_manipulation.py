@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from srd_onnx.metrics.manipulation import attack, coarse, correlation, manipulation, target_map
+from srd_onnx.correlation import pearson
+from srd_onnx.metrics.manipulation import attack, coarse, manipulation, target_map
 from tests.fake_probes import FakeProbe, explained
 
 Real = NDArray[np.float64]
@@ -39,7 +40,7 @@ def test_a_map_that_never_changes_cannot_be_moved() -> None:
 
 def test_a_map_that_becomes_the_target_is_the_worst() -> None:
     one = explained(fragile, X)
-    before = correlation(coarse(one.map, 14), coarse(target_map(one.map), 14))
+    before = pearson(coarse(one.map, 14), coarse(target_map(one.map), 14))
     assert manipulation().score(one) == pytest.approx(1 - before)
     found = attack(one, 60, BUDGET, 0.1, 14)
     assert (found.before, found.after) == pytest.approx((before, 1))
@@ -74,7 +75,7 @@ def test_the_input_stays_within_the_budget_and_the_range(budget: float) -> None:
     assert np.abs(found.input - X).max() > 0.5 * budget * span
     np.testing.assert_allclose(
         found.after,
-        correlation(
+        pearson(
             coarse(brightness(found.input.astype(np.float64), 0, None), 14), coarse(target_map(one.map), 14)
         ),
     )

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from srd_onnx.correlation import pearson
 from srd_onnx.errors import OptionError
 from srd_onnx.metrics import Explained, metric_named
-from srd_onnx.metrics.faithfulness import infidelity, patches_of, pearson, subsets_of, sufficiency
+from srd_onnx.metrics.faithfulness import infidelity, patches_of, subsets_of, sufficiency
 from tests.metric_probes import NumpyProbe, explained, linear
 
 Array = NDArray[Any]

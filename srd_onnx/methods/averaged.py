@@ -16,6 +16,7 @@ from srd_onnx.methods.scoring import directions
 from srd_onnx.options import Seed
 from srd_onnx.plan import Plan
 from srd_onnx.roles import Role
+from srd_onnx.seed import elements
 from srd_onnx.subject import Subject, at_least_one
 
 
@@ -38,7 +39,7 @@ class _Averaged:
 
     def _nowhere(self) -> Array:
         batch, target = self.plan.batch, self.plan.target
-        return np.zeros((batch, int(np.prod(target.shape)) // batch), target.dtype)
+        return np.zeros((batch, elements(target, batch)), target.dtype)
 
     def gradients(self, feeds: Mapping[str, Array], direction: Array) -> Mapping[str, Array]:
         return self.session(feeds, direction).cotangents

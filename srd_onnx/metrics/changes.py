@@ -4,6 +4,7 @@ import hashlib
 import zlib
 from collections.abc import Callable, Iterable
 from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from scipy.ndimage import gaussian_filter
 from srd_onnx.ir import Array
 from srd_onnx.metrics.metric import Explained, Probe
 
+T = TypeVar("T")
 BASELINES = ("blur", "mean", "zero", "black")
 OUTCOMES = ("probability", "logit", "accuracy")
 SIGMA = 1 / 20  # of the shorter side: RISE's 5 px leaves photos of 224 px recognisable
@@ -91,11 +93,11 @@ def outcomes_where(
     return outcomes(one.probe, (mixed(one.input, other, keep, axis) for keep in keeps), one.target, of)
 
 
-def once(one: Explained, key: tuple[object, ...], make: Callable[[], Array]) -> Array:
+def once(one: Explained, key: tuple[object, ...], make: Callable[[], T]) -> T:
     """What `make` gives, from `one.shared` if it is there."""
     if key not in one.shared:
         one.shared[key] = make()
-    found: Array = one.shared[key]
+    found: T = one.shared[key]
     return found
 
 

@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
+from srd_onnx.correlation import pearson
 from srd_onnx.errors import OptionError
 from srd_onnx.ir import Array
 from srd_onnx.metrics.changes import (
@@ -20,16 +21,6 @@ from srd_onnx.named import require_one_of
 from srd_onnx.subject import at_least_one
 
 Numbers = NDArray[np.float64]
-
-
-def pearson(a: Numbers, b: Numbers) -> float:
-    """Pearson's correlation; NaN where one of them is constant."""
-    x, y = a - a.mean(), b - b.mean()
-    flat = [np.abs(c).max() <= 1e-12 * np.abs(whole).max() for c, whole in ((x, a), (y, b))]
-    if any(flat) or not np.isfinite([*x, *y]).all():
-        return np.nan
-    x, y = x / np.abs(x).max(), y / np.abs(y).max()  # squares do not underflow
-    return float(np.clip((x * y).sum() / np.sqrt((x * x).sum() * (y * y).sum()), -1, 1))
 
 
 def infidelity(expected: Numbers, drops: Numbers, *, scaled: bool) -> float:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from srd_onnx.correlation import pearson
 from srd_onnx.ir import Array
 from srd_onnx.metrics.metric import Explained, Metric
 
@@ -77,7 +78,7 @@ def attack(explained: Explained, queries: int, budget: float, drift: float, cell
     """Search at random in windows; see `manipulation`. NaN correlations where the map is flat."""
     probe, x = explained.probe, explained.input.astype(np.float64)
     wanted = coarse(target_map(explained.map), cells)
-    before = best = correlation(coarse(explained.map, cells), wanted)
+    before = best = pearson(coarse(explained.map, cells), wanted)
     if np.isnan(best):
         return Attack(explained.input, best, best, 0)
     low, high = float(x.min()), float(x.max())
@@ -94,7 +95,7 @@ def attack(explained: Explained, queries: int, budget: float, drift: float, cell
         given = (x + tried).astype(explained.input.dtype)[None]
         if not _kept(expected, probe.probabilities(given)[0], drift):
             continue
-        reached = correlation(coarse(probe.maps(given, target)[0], cells), wanted)
+        reached = pearson(coarse(probe.maps(given, target)[0], cells), wanted)
         if reached > best:
             best, change, accepted = reached, tried, accepted + 1
     return Attack((x + change).astype(explained.input.dtype), before, best, accepted)
@@ -132,10 +133,3 @@ def coarse(relevance: Real, cells: int) -> Real:
         )
         relevance = np.add.reduceat(relevance, starts, axis=axis) / sizes
     return relevance
-
-
-def correlation(a: Real, b: Real) -> float:
-    """Pearson's; NaN where one of them is flat."""
-    a, b = a - a.mean(), b - b.mean()
-    lengths = float(np.linalg.norm(a) * np.linalg.norm(b))
-    return float((a * b).sum() / lengths) if lengths > 0 else float("nan")

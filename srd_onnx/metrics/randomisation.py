@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
+from srd_onnx.correlation import pearson
 from srd_onnx.metrics.metric import Explained, Metric
 
 Real = NDArray[np.float64]
@@ -114,10 +115,7 @@ def randomised_correlation(explained: Explained, layers: int | str) -> float:
 
 def rank_correlation(a: Real, b: Real) -> float:
     """|Spearman|, ties sharing their mean rank; NaN where one map is flat."""
-    ranks = [rankdata(one).astype(np.float64) for one in (a, b)]
-    x, y = (rank - rank.mean() for rank in ranks)
-    lengths = math.sqrt(float(x @ x) * float(y @ y))
-    return min(abs(float(x @ y)) / lengths, 1.0) if lengths else float("nan")
+    return abs(pearson(rankdata(a).astype(np.float64), rankdata(b).astype(np.float64)))
 
 
 def spread(count: int, wanted: int) -> list[int]:

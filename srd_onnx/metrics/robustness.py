@@ -1,15 +1,14 @@
 """Does the map stay when the input hardly changes? The definitions of Quantus, on perturbations drawn here."""
 
-import zlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Literal
-from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
 from srd_onnx.ir import Array
+from srd_onnx.metrics.changes import drawing, once
 from srd_onnx.metrics.metric import Explained, Metric
 
 Real = NDArray[np.float64]
@@ -41,27 +40,24 @@ class Neighbours:
     maps: Real
 
 
-# Several metrics look at the same neighbours, whose maps are what costs.
-_KEPT: WeakKeyDictionary[Explained, dict[Noise, Neighbours]] = WeakKeyDictionary()
-
-
 def perturbed(explained: Explained, noise: Noise) -> Array:
     """Inputs [S, *input] near the explained one; by its seed, the same for every method."""
     x = explained.input.astype(np.float64)
-    rng = np.random.default_rng([explained.seed, zlib.crc32(noise.kind.encode())])
+    rng = drawing(explained.seed, noise.kind)
     shape, size = (noise.samples, *x.shape), noise.size * float(x.max() - x.min())
     drawn = rng.normal(0, size, shape) if noise.kind == "gaussian" else rng.uniform(-size, size, shape)
     return (x + drawn).astype(explained.input.dtype)
 
 
 def neighbours(explained: Explained, noise: Noise) -> Neighbours:
-    """Perturbed inputs and their maps, computed once for all metrics."""
-    kept = _KEPT.setdefault(explained, {})
-    if noise not in kept:
+    """Perturbed inputs and their maps, computed once for all metrics: the maps are what costs."""
+
+    def make() -> Neighbours:
         inputs = perturbed(explained, noise)
         targets = np.full(noise.samples, explained.target, np.int64)
-        kept[noise] = Neighbours(inputs, explained.probe.maps(inputs, targets))
-    return kept[noise]
+        return Neighbours(inputs, explained.probe.maps(inputs, targets))
+
+    return once(explained, ("neighbours", noise, explained.probe, explained.target, explained.seed), make)
 
 
 def local_lipschitz_estimate(samples: int = 10, size: float = 0.02) -> Metric:
