@@ -143,7 +143,7 @@ def _like(base: Explainer, data: bytes, **options: Any) -> Explainer:
 
 def network_of(base: Explainer) -> Network:
     """With the tensors that all relevance passes: the last one of every number of positions."""
-    plan = base.with_boundary(base.ports[0].name).plan
+    plan = base.with_changed(boundary=base.ports[0].name).plan
     edges = nx.DiGraph()
     for step in plan.steps:
         for value in step.node.outputs:

@@ -144,7 +144,7 @@ def contacts(
     decision = inside(explainer)
     chunk, size = next(iter(explainer.chunks(source, 1)))
     for tensor in layers_named(explainer, explainer.shapes(chunk[0], size), layer):
-        there = decision if tensor in decision.names else inside(explainer.with_boundary(tensor))
+        there = decision if tensor in decision.names else inside(explainer.with_changed(boundary=tensor))
         name = there.names[tensor]
         relevance = there.relevance[name]
         (erf,) = explainer.erf(source, tensor, choice.of(relevance))

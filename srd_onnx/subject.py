@@ -180,29 +180,22 @@ class Subject:
         options = replace(self.options, boundary=boundary, focus=NO_FOCUS) if boundary else self.options
         return Case(shapes, start, options, explained, free=free, rival=self.compare)
 
-    def with_boundary(self, boundary: str) -> Self:
-        """The same model with another boundary."""
-        return self.with_changed(boundary=boundary)
-
     def with_changed(self, **changes: Any) -> Self:
         """The same model with some options changed."""
-        other = copy.copy(self)
-        other.options = replace(self.options, **changes)
-        other._sessions = OrderedDict()
-        return other
+        return self._other(options=replace(self.options, **changes))
 
     def with_options(self, preset: str, **changes: Any) -> Self:
         """The same model with the options of a preset, but for those given."""
-        other = copy.copy(self)
-        other.preset, other.options = preset, options_of(preset, **changes)
-        other._sessions = OrderedDict()
-        return other
+        return self._other(preset=preset, options=options_of(preset, **changes))
 
     def with_model(self, proto: onnx.ModelProto) -> Self:
         """The same, of another model with the same inputs and outputs (other weights)."""
+        return self._other(model=load_model(proto))
+
+    def _other(self, **attributes: Any) -> Self:
+        """A copy with other attributes, and sessions of its own."""
         other = copy.copy(self)
-        other.model = load_model(proto)
-        other._sessions = OrderedDict()
+        vars(other).update(attributes, _sessions=OrderedDict())
         return other
 
     def planned(self, case: Case) -> tuple[onnx.ModelProto, Plan]:

@@ -6,14 +6,14 @@ enlarged linearly to the input.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from graph_rules import EXPANSIONS, RULES
-from srd_onnx.cotangents import CotangentSession, compile_cotangents
+from srd_onnx.cotangents import CotangentSession
 from srd_onnx.engine import Case
 from srd_onnx.ir import Array
+from srd_onnx.methods.gradients import arriving_at
 from srd_onnx.methods.layer import Layer, layer_of, turn_of
 from srd_onnx.methods.method import Attributed, Method
 from srd_onnx.plan import Plan
@@ -46,11 +46,7 @@ class _ActivationMap:
 def _method(name: str, title: str, source: str, combine: Combine, note: str = "") -> Method:
     def make(subject: Subject, case: Case) -> _ActivationMap:
         layer = layer_of(subject, case)
-        own = replace(case, options=replace(case.options, boundary=layer.value.name), tangent=True)
-        session = compile_cotangents(
-            subject.model.proto, own, RULES, EXPANSIONS, subject.providers, subject.threads
-        )
-        return _ActivationMap(layer, session, combine)
+        return _ActivationMap(layer, arriving_at(subject, case, layer.value.name), combine)
 
     return Method(name, title, "activation map", source, make, note=note)
 

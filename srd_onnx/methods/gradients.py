@@ -19,16 +19,17 @@ from srd_onnx.subject import Subject
 Reduction = Literal["sum", "greatest"]
 
 
-def at_inputs(
+def arriving_at(
     subject: Subject,
     case: Case,
+    tensor: str,
     *,
     policy: Policy | Callable[[Plan], Policy] = DERIVATIVE,
     tangent: bool = True,
     biases: bool = False,
 ) -> CotangentSession:
-    """What arrives at the inputs of the model, neuron by neuron."""
-    own = replace(case, options=replace(case.options, boundary=subject.ports[0].name), tangent=tangent)
+    """What arrives at a tensor, neuron by neuron; see `compile_cotangents`."""
+    own = replace(case, options=replace(case.options, boundary=tensor), tangent=tangent)
     return compile_cotangents(
         subject.model.proto,
         own,
@@ -39,6 +40,18 @@ def at_inputs(
         policy=policy,
         biases=biases,
     )
+
+
+def at_inputs(
+    subject: Subject,
+    case: Case,
+    *,
+    policy: Policy | Callable[[Plan], Policy] = DERIVATIVE,
+    tangent: bool = True,
+    biases: bool = False,
+) -> CotangentSession:
+    """What arrives at the inputs of the model, neuron by neuron; see `arriving_at`."""
+    return arriving_at(subject, case, subject.ports[0].name, policy=policy, tangent=tangent, biases=biases)
 
 
 def by_position(plan: Plan, source: Value, neurons: Array, reduction: Reduction) -> Array:
