@@ -4,34 +4,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
-from srd_onnx import runtime
-from srd_onnx.assemble import exposed, pruned
-from srd_onnx.errors import NonFiniteError, OptionError, SrdOnnxError
+from srd_onnx.errors import NonFiniteError, OptionError
 from srd_onnx.ir import Array
-from srd_onnx.plan import Plan
+from srd_onnx.methods.scoring import Scorer, compile_scorer
+from srd_onnx.seed import elements
 from srd_onnx.subject import Subject, at_least_one
 
 BATCH = 8
-
-
-@dataclass(frozen=True, eq=False)
-class _Run:
-    """A session for so many inputs at once."""
-
-    size: int
-    session: onnxruntime.InferenceSession
-    plan: Plan
-
-    def __call__(self, name: str, rows: Array, *, batched: bool) -> Array:
-        """Scores [M, K] of at most `size` rows; a short batch is filled up with its last row."""
-        full = np.concatenate([rows, np.repeat(rows[-1:], self.size - len(rows), axis=0)])
-        feed = np.ascontiguousarray(full if batched else full[0])
-        (found,) = runtime.run(self.session, [self.plan.target.name], {name: feed})
-        scores: Array = found.reshape(self.size, -1)
-        return scores[: len(rows)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,17 +23,15 @@ class Forward:
         name: of the input.
         shape: of one input, without the batch.
         dtype: what the model takes; to integers inputs are rounded and clipped.
-        batched: whether the input has a batch axis.
         channel_axes, position_axes: of one input, without the batch.
     """
 
     name: str
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
-    batched: bool
     channel_axes: tuple[int, ...]
     position_axes: tuple[int, ...]
-    _runs: tuple[_Run, ...]
+    _scorers: tuple[Scorer, ...]
 
     def __call__(self, inputs: Array) -> NDArray[np.float64]:
         """Scores [M, K] of inputs [M, *shape], the target tensor flattened.
@@ -65,11 +44,12 @@ class Forward:
         while start < len(rows):
             # What is left at the end runs one by one where that is less than a padded batch.
             left = len(rows) - start
-            run = next((r for r in self._runs if left > r.size // 2), self._runs[-1])
-            found.append(run(self.name, rows[start : start + run.size], batched=self.batched))
-            start += run.size
+            scorer = next((s for s in self._scorers if left > s.size // 2), self._scorers[-1])
+            found.append(scorer.changed({}, self.name, rows[start : start + scorer.size]).scores)
+            start += scorer.size
         if not found:
-            return np.zeros((0, int(np.prod(self._runs[0].plan.target.shape)) // self._runs[0].size))
+            plan = self._scorers[0].plan
+            return np.zeros((0, elements(plan.target, plan.batch)))
         scores = np.concatenate(found).astype(np.float64)
         if np.isnan(scores).any():
             raise NonFiniteError("the model gives NaN for a changed input; check the preprocessing")
@@ -98,10 +78,9 @@ def forward_of(subject: Subject, shape: tuple[int, ...] | None = None, batch: in
         port.name,
         tuple(one),
         port.dtype,
-        port.has_batch,
         tuple(axis - first for axis in port.axes.channels),
         tuple(axis - first for axis in port.axes.positions),
-        _sessions(subject, tuple(one), at_least_one("batch", batch)),
+        _scorers(subject, tuple(one), at_least_one("batch", batch)),
     )
 
 
@@ -113,23 +92,9 @@ def cast_to(inputs: Array, dtype: np.dtype[Any]) -> Array:
     return np.clip(np.rint(inputs), limits.min, limits.max).astype(dtype)
 
 
-def _sessions(subject: Subject, shape: tuple[int, ...], batch: int) -> tuple[_Run, ...]:
-    """Sessions of falling size: of a batch, and of one input where the model takes that."""
-    size = subject.at_once(batch)
-    if size == 1 or subject.at_once(1) > 1:
-        return (_session(subject, shape, size),)
-    one = _session(subject, shape, 1)
-    try:
-        return (_session(subject, shape, size), one)
-    except SrdOnnxError:
-        return (one,)  # something inside is made for one item
-
-
-def _session(subject: Subject, shape: tuple[int, ...], size: int) -> _Run:
+def _scorers(subject: Subject, shape: tuple[int, ...], batch: int) -> tuple[Scorer, ...]:
+    """Of falling size: of a batch, and of one input where the model takes that."""
     port = subject.ports[0]
-    shapes = {port.name: (size, *shape) if port.has_batch else shape}
-    forward, plan = subject.planned(subject.case(shapes))
-    model = pruned(exposed(forward, [plan.target]))
-    return _Run(
-        size, runtime.make_session(model.SerializeToString(), subject.providers, subject.threads), plan
-    )
+    case = subject.case({port.name: (subject.at_once(1), *shape) if port.has_batch else shape})
+    wide = compile_scorer(subject, case, rows=batch)
+    return (wide,) if wide.size == wide.plan.batch else (wide, compile_scorer(subject, case, rows=1))

@@ -43,7 +43,7 @@ def _control(name: str, title: str, source: str, draw: Draw, **parameters: int) 
         title,
         "control",
         source,
-        lambda subject, case: _Control(compile_scorer(subject, case, many=False), draw),
+        lambda subject, case: _Control(compile_scorer(subject, case, rows=1), draw),
         parameters,
     )
 

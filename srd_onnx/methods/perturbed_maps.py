@@ -31,7 +31,7 @@ def _perturbing(
     subject: Subject, case: Case, layer: Layer, probe: Probe, combine: Callable[[Probed], Array]
 ) -> Perturbing:
     """With the plain model for what the unchanged inputs score; `combine` gives a map over the grid."""
-    scorer = replace(compile_scorer(subject, case, many=False), plan=layer.plan)
+    scorer = replace(compile_scorer(subject, case, rows=1), plan=layer.plan)
 
     def enlarged(plan: Plan, probed: Probed) -> Array:
         return np.asarray(layer.enlarged(combine(probed)[None])[0])

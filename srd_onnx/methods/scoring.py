@@ -102,13 +102,13 @@ class Scorer:
         return np.concatenate([part, np.repeat(part[-1:], self.size - len(part), axis=0)])
 
 
-def compile_scorer(subject: Subject, case: Case, *, many: bool = True) -> Scorer:
+def compile_scorer(subject: Subject, case: Case, *, rows: int | None = None) -> Scorer:
     """Compile the model alone.
 
     Args:
         subject: the model.
         case: its shapes, and what is explained.
-        many: for many more inputs than the case has.
+        rows: inputs per run, if that is more than the case has and the model takes them; as memory allows if left out.
 
     Raises:
         SrdOnnxError: whatever keeps the model from being run.
@@ -117,8 +117,8 @@ def compile_scorer(subject: Subject, case: Case, *, many: bool = True) -> Scorer
     plan = forward_plan(graph, case.start, RULES, case.options, case.explained)
     batched = frozenset(name for name, axes in case.start.items() if axes.roles[:1] == (Role.BATCH,))
     values, size = told(plan, case), plan.batch
-    if many and batched == case.start.keys():
-        rows = rows_at_once(math.prod(plan.sources[0].shape) // plan.batch)
+    if batched == case.start.keys() and (rows is None or rows > size):
+        rows = rows or rows_at_once(math.prod(plan.sources[0].shape) // plan.batch)
         wide = _wide(subject, case, rows, values)
         if wide is not None:
             (forward, values), size = wide, rows

@@ -52,7 +52,7 @@ class ExplainerProbe:
         positions = tuple(self.forward.shape[axis] for axis in self.forward.position_axes)
         found = np.empty((len(rows), *positions), np.float64)
         for index, (row, target) in enumerate(zip(rows, targets, strict=True)):
-            source = row[None] if self.forward.batched else row
+            source = row[None] if self.explainer.ports[0].has_batch else row
             found[index] = self.explainer.explain({self.forward.name: source}, int(target))[0].relevance
         return found
 
