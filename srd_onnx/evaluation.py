@@ -16,6 +16,7 @@ from srd_onnx.evaluation_store import Number, Place, Store
 from srd_onnx.explainer import Explainer
 from srd_onnx.explanation import as_picture
 from srd_onnx.files import to_json
+from srd_onnx.forward import kept_forward
 from srd_onnx.masks import Masks
 from srd_onnx.methods import METHODS, SRD, Method, method_named
 from srd_onnx.metrics.metric import Explained, Metric, Probe
@@ -335,7 +336,9 @@ class _Work:
 
     def _probe(self, explainer: Explainer, shape: tuple[int, ...]) -> Probe:
         if shape not in self._probes:
-            self._probes[shape] = probe_of(explainer, shape)
+            # The model is the same for every contender.
+            forward = kept_forward(self.evaluation.base, shape)
+            self._probes[shape] = probe_of(explainer, shape, forward=forward)
         return self._probes[shape]
 
     def _row(self, question: Question, name: str, found: Number | str) -> Row:

@@ -11,7 +11,7 @@ from scipy.special import softmax
 
 from srd_onnx.errors import InputError, OptionError
 from srd_onnx.explainer import Explainer
-from srd_onnx.forward import Forward, forward_of
+from srd_onnx.forward import kept_forward
 from srd_onnx.grids import CELLS, CONFIDENT, Grid, cell_mask, grids_of, joined
 from srd_onnx.inputs import ARRAY_FILES, Item, read_items
 from srd_onnx.ir import Array
@@ -173,22 +173,19 @@ def _gridded(
         yield reader.refused(photo, photo.top if not photo.problem else None, metrics, seed, problem)
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class _Reader:
     """Reads photos, one at a time, and asks the model for its prediction."""
 
     explainer: Explainer
     masks: Masks | None
-    _forward: Forward | None = None
 
     def look(self, path: Path, target: int | str | None) -> _Photo:
         """The prediction, and the class that is to be explained."""
         try:
             item = self._item(path)
             data = next(iter(item.data.values()))
-            if self._forward is None or self._forward.shape != data.shape:
-                self._forward = forward_of(self.explainer, data.shape)
-            scores = self._forward(data[None])[0]
+            scores = kept_forward(self.explainer, data.shape)(data[None])[0]
         except InputError as error:
             return _Photo(path, problem=str(error))
         top = int(scores.argmax())

@@ -84,6 +84,11 @@ def forward_of(subject: Subject, shape: tuple[int, ...] | None = None, batch: in
     )
 
 
+def kept_forward(subject: Subject, shape: tuple[int, ...]) -> Forward:
+    """As `forward_of`, compiled once for the subject: for what asks again and again, method by method."""
+    return subject.kept(("forward", shape), lambda: forward_of(subject, shape))
+
+
 def cast_to(inputs: Array, dtype: np.dtype[Any]) -> Array:
     """Inputs as the model takes them: to integers rounded and clipped to what these hold."""
     if dtype.kind not in "iu" or np.asarray(inputs).dtype.kind in "iu":

@@ -89,7 +89,10 @@ class ExplainerProbe:
 
 
 def probe_of(
-    explainer: Explainer, shape: tuple[int, ...] | None = None, batch: int = BATCH
+    explainer: Explainer,
+    shape: tuple[int, ...] | None = None,
+    batch: int = BATCH,
+    forward: Forward | None = None,
 ) -> ExplainerProbe:
     """A probe of an explainer's model and method.
 
@@ -97,11 +100,12 @@ def probe_of(
         explainer: of a model with one input.
         shape: of one input, without the batch; as the model declares it if left out.
         batch: how many inputs the plain model runs at once, where it leaves that open.
+        forward: the plain model of this shape, where it is compiled already.
 
     Raises:
         OptionError: the model has several inputs, or not exactly one channel axis.
     """
-    forward = forward_of(explainer, shape, batch)
+    forward = forward or forward_of(explainer, shape, batch)
     if len(forward.channel_axes) != 1:
         raise OptionError(
             f"metrics need an input with one channel axis; input '{forward.name}' has the layout {explainer.layout}"
