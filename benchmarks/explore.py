@@ -15,23 +15,21 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import cv2
-import networkx as nx
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
-from onnxruntime import InferenceSession
 from scipy.ndimage import gaussian_filter
+from scipy.special import softmax
 from scipy.stats import spearmanr
 
 from benchmarks.imagenet import explainer_of, photos
 from benchmarks.machine import header
-from graph_rules import EXPANSIONS, RULES
 from srd_onnx import Explainer
-from srd_onnx.cotangents import CotangentSession, compile_cotangents
-from srd_onnx.engine import exposing_session
+from srd_onnx.boundary import passages
+from srd_onnx.forward import kept_forward
 from srd_onnx.inputs import read_items
-from srd_onnx.runtime import run
+from srd_onnx.methods.activation_maps import gradcam
 
 Array = NDArray[Any]
 T = TypeVar("T")
@@ -70,22 +68,9 @@ class Network:
             del self._explainers[next(iter(self._explainers))]
         return found
 
-    def cotangents(self) -> CotangentSession:
-        """The derivative at the encoder."""
-        case = self.base.case(self.base.shown_shapes())
-        make = functools.partial(
-            compile_cotangents, self.base.model.proto, case, RULES, EXPANSIONS, self.base.providers, 1
-        )
-        return _once(self._kept, "cotangents", make)
-
-    def scorer(self) -> InferenceSession:
-        """What gives the logits of one input."""
-
-        def made() -> InferenceSession:
-            forward, plan = self.base.planned(self.base.case(self.base.shown_shapes()))
-            return exposing_session(forward, [plan.target], self.base.providers)
-
-        return _once(self._kept, "scorer", made)
+    def grad_cam(self) -> Explainer:
+        """What explains by Grad-CAM at the encoder."""
+        return _once(self._kept, "grad-cam", lambda: self.base.with_method(gradcam()))
 
     @property
     def area(self) -> int:
@@ -112,15 +97,9 @@ class Picture:
         return _once(self._kept, (tensor, seed, sign), explained)
 
     def grad_cam(self) -> Array:
-        """Grad-CAM at the encoder (Selvaraju et al. 2017), bilinear."""
-        net = self.network
-        port = net.base.ports[0].name
-        arrived = net.cotangents()({port: self.pixels[None]}, np.array([self.target]))
-        gradient, value = arrived.cotangents[net.encoder][0], arrived.values[net.encoder][0]
-        cam = np.maximum((gradient.mean(axis=(1, 2), keepdims=True) * value).sum(axis=0), 0)
-        return np.asarray(
-            cv2.resize(cam, self.pixels.shape[:0:-1], interpolation=cv2.INTER_LINEAR), np.float64
-        )
+        """Grad-CAM at the encoder."""
+        (found,) = self.network.grad_cam().explain(self.pixels[None], self.target)
+        return found.relevance.astype(np.float64)
 
     def boundaries(self, finest: int = FINEST) -> list[str]:
         """Finer scales that have at most 1/`finest` of the input's positions (a tenth more where sizes are odd)."""
@@ -144,18 +123,10 @@ def _like(base: Explainer, data: bytes, **options: Any) -> Explainer:
 def network_of(base: Explainer) -> Network:
     """With the tensors that all relevance passes: the last one of every number of positions."""
     plan = base.with_changed(boundary=base.ports[0].name).plan
-    edges = nx.DiGraph()
-    for step in plan.steps:
-        for value in step.node.outputs:
-            if value is not None:
-                edges.add_edges_from((step.node.input(i).name, value.name) for i in step.carriers)
+    crossed = [(step.node, step.rule, step.carriers) for step in plan.steps]
     (encoder,) = base.plan.boundary
-    source, values = plan.sources[0].name, plan.graph.values
-    before = nx.immediate_dominators(edges, source)
-    passed = [plan.target.name]
-    while passed[-1] != source:
-        passed.append(before[passed[-1]])
-    counts = {name: plan.roles[name].count(values[name]) for name in passed[-2::-1]}
+    passed = passages(crossed, [plan.target.name], plan.sources)
+    counts = {name: plan.roles[name].count(plan.graph.values[name]) for name in passed[1:]}
     last = {count: name for name, count in counts.items()}
     finer = tuple(last[count] for count in sorted(last) if count > counts[encoder])
     return Network(base, encoder, finer, counts)
@@ -245,11 +216,7 @@ CANDIDATES: Mapping[str, Candidate] = {
 
 def probabilities(net: Network, inputs: Array) -> Array:
     """Softmax of the logits, [M, K]."""
-    port, session = net.base.ports[0].name, net.scorer()
-    rows = [run(session, None, {port: one[None]})[0].reshape(1, -1) for one in inputs]
-    logits = np.concatenate(rows).astype(np.float64)
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+    return np.asarray(softmax(kept_forward(net.base, inputs.shape[1:])(inputs), axis=1))
 
 
 def insertion_less_deletion(picture: Picture, relevance: Array) -> float:

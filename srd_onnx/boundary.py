@@ -67,29 +67,31 @@ def middle(
     more positions than the boundary, those that have nearest to a 64th of the positions of the input (a stride of 8 in
     pictures), and the middle one of these: a rule that names no resolution and no layer, so that it fits any network.
     """
-    edges = _flows(crossed)
-    edges.add_edges_from((_START, source.name) for source in sources)
-    edges.add_edges_from((name, _END) for name in boundary)
-    parents = nx.immediate_dominators(edges, _START)
-    chain, name = [], parents.get(_END)
-    while name not in (None, _START):
-        chain.append(name)
-        name = parents[name]
-    count = {name: roles[name].count(graph.values[name]) for name in chain}
+    passed = passages(crossed, boundary, sources)
+    count = {name: roles[name].count(graph.values[name]) for name in passed}
     whole = sum(roles[source.name].count(source) for source in sources)
     coarse = max(roles[name].count(graph.values[name]) for name in boundary)
-    inner = [
-        n
-        for n in reversed(chain)
-        if n not in boundary and n not in {s.name for s in sources} and count[n] > 1
-    ]
+    ends = {*boundary, *(source.name for source in sources)}
+    inner = [name for name in passed if name not in ends and count[name] > 1]
     finer = [name for name in inner if count[name] > coarse] or inner
     if not finer:
         return None
     best = min({count[name] for name in finer}, key=lambda n: abs(math.log(whole / n / _PER_POSITION)))
     nearest = [name for name in finer if count[name] == best]
-    found: str = nearest[len(nearest) // 2]
-    return found
+    return nearest[len(nearest) // 2]
+
+
+def passages(crossed: Crossed, ends: Collection[str], sources: Sequence[Value]) -> list[str]:
+    """The tensors that all relevance of some others passes on its way to the inputs, from there on."""
+    edges = _flows(crossed)
+    edges.add_edges_from((_START, source.name) for source in sources)
+    edges.add_edges_from((name, _END) for name in ends)
+    parents = nx.immediate_dominators(edges, _START)
+    chain, name = list[str](), parents.get(_END)
+    while name not in (None, _START):
+        chain.append(name)
+        name = parents[name]
+    return chain[::-1]
 
 
 def _flows(crossed: Crossed) -> nx.DiGraph:
