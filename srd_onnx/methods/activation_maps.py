@@ -13,7 +13,7 @@ import numpy as np
 from srd_onnx.cotangents import CotangentSession
 from srd_onnx.engine import Case
 from srd_onnx.ir import Array
-from srd_onnx.methods.gradients import arriving_at
+from srd_onnx.methods.gradients import arriving
 from srd_onnx.methods.layer import Layer, layer_of, turn_of
 from srd_onnx.methods.method import Attributed, Method
 from srd_onnx.plan import Plan
@@ -46,7 +46,7 @@ class _ActivationMap:
 def _method(name: str, title: str, source: str, combine: Combine, note: str = "") -> Method:
     def make(subject: Subject, case: Case) -> _ActivationMap:
         layer = layer_of(subject, case)
-        return _ActivationMap(layer, arriving_at(subject, case, layer.value.name), combine)
+        return _ActivationMap(layer, arriving(subject, case, at=layer.value.name), combine)
 
     return Method(name, title, "activation map", source, make, note=note)
 

@@ -10,7 +10,7 @@ from srd_onnx.cotangents import CotangentSession
 from srd_onnx.engine import Case
 from srd_onnx.errors import OptionError, UnsupportedCaseError
 from srd_onnx.ir import Array, Value
-from srd_onnx.methods.gradients import at_inputs, by_position
+from srd_onnx.methods.gradients import arriving, by_position
 from srd_onnx.methods.method import Attributed, Method
 from srd_onnx.methods.scoring import directions
 from srd_onnx.options import Seed
@@ -46,7 +46,7 @@ class _Averaged:
 
 
 def _for_directions(subject: Subject, case: Case) -> CotangentSession:
-    session = at_inputs(subject, replace(case, free=True))
+    session = arriving(subject, replace(case, free=True))
     for source in session.plan.sources:
         if not source.is_float:
             raise UnsupportedCaseError(

@@ -10,7 +10,7 @@ from srd_onnx.cotangents import CotangentSession
 from srd_onnx.engine import Case
 from srd_onnx.errors import UnsupportedCaseError
 from srd_onnx.ir import Array, Value
-from srd_onnx.methods.gradients import at_inputs
+from srd_onnx.methods.gradients import arriving
 from srd_onnx.methods.method import Attributed, Method
 from srd_onnx.plan import Plan
 from srd_onnx.roles import Axes, Role, is_quantised
@@ -112,7 +112,7 @@ def _policy(plan: Plan) -> Policy:
 
 
 def _compiled(subject: Subject, case: Case) -> FullGradient:
-    session = at_inputs(subject, case, policy=_policy, tangent=False, biases=True)
+    session = arriving(subject, case, policy=_policy, tangent=False, biases=True)
     if len(session.plan.sources) > 1:
         names = ", ".join(source.name for source in session.plan.sources)
         raise UnsupportedCaseError(

@@ -19,17 +19,18 @@ from srd_onnx.subject import Subject
 Reduction = Literal["sum", "greatest"]
 
 
-def arriving_at(
+def arriving(
     subject: Subject,
     case: Case,
-    tensor: str,
     *,
+    at: str | None = None,
     policy: Policy | Callable[[Plan], Policy] = DERIVATIVE,
     tangent: bool = True,
     biases: bool = False,
 ) -> CotangentSession:
-    """What arrives at a tensor, neuron by neuron; see `compile_cotangents`."""
-    own = replace(case, options=replace(case.options, boundary=tensor), tangent=tangent)
+    """What arrives, neuron by neuron, at a tensor, or at the inputs of the model; see `compile_cotangents`."""
+    boundary = subject.ports[0].name if at is None else at
+    own = replace(case, options=replace(case.options, boundary=boundary), tangent=tangent)
     return compile_cotangents(
         subject.model.proto,
         own,
@@ -40,18 +41,6 @@ def arriving_at(
         policy=policy,
         biases=biases,
     )
-
-
-def at_inputs(
-    subject: Subject,
-    case: Case,
-    *,
-    policy: Policy | Callable[[Plan], Policy] = DERIVATIVE,
-    tangent: bool = True,
-    biases: bool = False,
-) -> CotangentSession:
-    """What arrives at the inputs of the model, neuron by neuron; see `arriving_at`."""
-    return arriving_at(subject, case, subject.ports[0].name, policy=policy, tangent=tangent, biases=biases)
 
 
 def by_position(plan: Plan, source: Value, neurons: Array, reduction: Reduction) -> Array:
@@ -94,7 +83,7 @@ def saliency() -> Method:
         "Saliency",
         "gradient",
         "Simonyan, Vedaldi, Zisserman 2014, arXiv 1312.6034",
-        lambda subject, case: Gradient(at_inputs(subject, case), times_input=False),
+        lambda subject, case: Gradient(arriving(subject, case), times_input=False),
     )
 
 
@@ -105,5 +94,5 @@ def gradient_times_input() -> Method:
         "Gradient × Input",
         "gradient",
         "Shrikumar, Greenside, Shcherbina, Kundaje 2016, arXiv 1605.01713",
-        lambda subject, case: Gradient(at_inputs(subject, case), times_input=True),
+        lambda subject, case: Gradient(arriving(subject, case), times_input=True),
     )

@@ -6,7 +6,7 @@ from srd_onnx.backward import Policy
 from srd_onnx.emit import Emitter
 from srd_onnx.engine import Case
 from srd_onnx.errors import UnsupportedCaseError
-from srd_onnx.methods.gradients import Gradient, at_inputs
+from srd_onnx.methods.gradients import Gradient, arriving
 from srd_onnx.methods.method import Method
 from srd_onnx.plan import Plan, Step
 from srd_onnx.roles import is_quantised
@@ -64,7 +64,7 @@ def _refuse_cells(step: Step) -> None:
 
 
 def _compiled(subject: Subject, case: Case) -> Gradient:
-    return Gradient(at_inputs(subject, case, policy=_policy), times_input=False)
+    return Gradient(arriving(subject, case, policy=_policy), times_input=False)
 
 
 def guided_backprop() -> Method:

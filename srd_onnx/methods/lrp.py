@@ -13,7 +13,7 @@ from srd_onnx.emit import Emitter
 from srd_onnx.engine import Case
 from srd_onnx.errors import InputError, OptionError, UnsupportedCaseError
 from srd_onnx.ir import Array
-from srd_onnx.methods.gradients import at_inputs, by_position
+from srd_onnx.methods.gradients import arriving, by_position
 from srd_onnx.methods.lrp_rules import (
     STABILISER,
     LayerRule,
@@ -147,7 +147,7 @@ class _Lrp:
 
 
 def _compiled(rules: _Rules, subject: Subject, case: Case) -> _Lrp:
-    return _Lrp(at_inputs(subject, case, policy=rules.policy, tangent=False), None)
+    return _Lrp(arriving(subject, case, policy=rules.policy, tangent=False), None)
 
 
 def _method(name: str, title: str, source: str, rules: _Rules, **parameters: float) -> Method:
@@ -227,7 +227,7 @@ def _boxed(rules: _Rules, subject: Subject, case: Case) -> _Lrp:
         own = rules if box is None else replace(rules, first=box_rule(box.low, box.high))
         return own.policy(plan)
 
-    session = at_inputs(subject, case, policy=policy, tangent=False)
+    session = arriving(subject, case, policy=policy, tangent=False)
     return _Lrp(session, _pixel_box(subject, session.plan))
 
 
