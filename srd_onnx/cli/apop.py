@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from srd_onnx.cli.console import cell, error, note, stdout, write_json
+from srd_onnx.cli.console import cell, error, note, stdout, table_of, write_json
 from srd_onnx.cli.interrupt import uninterrupted
 from srd_onnx.cli.opening import opened
 from srd_onnx.cli.options import JsonOption, LayoutOption, ModelArgument, layout_of
@@ -132,10 +132,7 @@ def _show(table: "ApopTable", out: Path) -> None:
 
 def as_table(table: "ApopTable") -> "Table":
     """Rows: kinds of input; columns: kinds of pattern; cells: top-1 / top-5 agreement in percent."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    found = Table(header_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+    found = table_of()
     found.add_column("run on", no_wrap=True)
     for pattern in table.patterns:
         count, total = table.layers[pattern]

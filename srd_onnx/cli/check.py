@@ -3,11 +3,10 @@
 from typing import TYPE_CHECKING
 
 import typer
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from srd_onnx.cli.console import cell, lines, note, stdout, write_json
+from srd_onnx.cli.console import cell, lines, note, stdout, table_of, write_json
 from srd_onnx.cli.options import (
     BiasOption,
     BoundaryOption,
@@ -121,8 +120,7 @@ def _signature(tensors: "tuple[Tensor, ...]") -> str:
 
 
 def _table(report: "CheckReport", reasons: list[str]) -> Table:
-    table = Table(header_style="bold", box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("node", overflow="fold")
+    table = table_of("node")
     for name in ("operator", "rule", "form", "status"):
         table.add_column(name, overflow="fold", no_wrap=True)
     for node in report.nodes:

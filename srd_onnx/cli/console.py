@@ -2,12 +2,15 @@
 
 import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.text import Text
 
 from srd_onnx.text import readable, shorten, visible
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 _PIPED_WIDTH = 120  # of a table that goes to a file or another program, unless COLUMNS says otherwise
 _LONGEST = 160  # characters of a name in a table; the JSON has all of them
@@ -28,6 +31,17 @@ def _console(*, stderr: bool) -> Console:
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = _PIPED_WIDTH
     return console
+
+
+def table_of(*columns: str) -> "Table":
+    """An empty table; names in the columns named here are folded, further columns can be added."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(header_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+    for name in columns:
+        table.add_column(name, overflow="fold")
+    return table
 
 
 def cell(text: object, style: str = "") -> Text:

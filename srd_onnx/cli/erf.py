@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
 
-from srd_onnx.cli.console import cell, stdout, write_json
+from srd_onnx.cli.console import cell, stdout, table_of, write_json
 from srd_onnx.cli.opening import opened
 from srd_onnx.cli.options import (
     OUT,
@@ -187,7 +185,7 @@ def _show(found: "Contacts") -> None:
 
     explanation, console = found.explanation, stdout()
     console.print(cell(f"{found.layer}: {explanation.title}, logit {explanation.score:.4f}", "bold"))
-    table = Table(header_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+    table = table_of()
     for name in ("", "position", "relevance", "of the decision", f"{WITHIN:.0%} of |ERF| in"):
         table.add_column(name, justify="right", no_wrap=True)
     for number, row in enumerate(found.to_dict()["pfvs"], start=1):

@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from srd_onnx.cli.console import cell, stdout
+from srd_onnx.cli.console import cell, stdout, table_of
 from srd_onnx.cli.listings import ARROWS
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ def _means(
     methods: Sequence[str],
     means: "dict[tuple[str, str], Interval]",
 ) -> Table:
-    table = _table("")
+    table = table_of("")
     best = {}
     for name in metrics:
         better = evaluation.metrics[name].better
@@ -64,7 +63,7 @@ def _means(
 def _ranks(methods: Sequence[str], ranks: "dict[str, dict[str, Interval]]") -> Table:
     from srd_onnx.ranking import ALL
 
-    table = _table(f"mean rank of {len(methods)}")
+    table = table_of(f"mean rank of {len(methods)}")
     families = list(dict.fromkeys(family for by_family in ranks.values() for family in by_family))
     for family in families:
         table.add_column("all families" if family == ALL else family, justify="right", overflow="fold")
@@ -77,12 +76,6 @@ def _ranks(methods: Sequence[str], ranks: "dict[str, dict[str, Interval]]") -> T
             # Intervals of every family would not fit; the JSON has them.
             *("-" if one is None else _number(one, 2, spread=family == ALL) for family, one in row.items()),
         )
-    return table
-
-
-def _table(first: str) -> Table:
-    table = Table(header_style="bold", box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column(first, overflow="fold")
     return table
 
 

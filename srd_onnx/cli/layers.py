@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from srd_onnx.cli.console import cell, note, stdout, write_json
+from srd_onnx.cli.console import cell, note, stdout, table_of, write_json
 from srd_onnx.cli.opening import opened
 from srd_onnx.cli.options import (
     OUT,
@@ -143,9 +142,7 @@ def show_layers(explainer: "Explainer", *, every: bool, json: bool) -> None:
 
 
 def _table(shown: "Sequence[Layer]", encoder: Sequence[str]) -> Table:
-    table = Table(header_style="bold", box=SIMPLE_HEAD, pad_edge=False)
-    for name in ("layer", "tensor"):
-        table.add_column(name, overflow="fold")
+    table = table_of("layer", "tensor")
     table.add_column("operator", no_wrap=True)
     for name in ("positions", "channels", "stride", "receptive field"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -169,8 +166,7 @@ def show_decision(decision: "Decision", *, every: bool) -> None:
     """Print what each layer carries, from the input to the boundary, and what is booked above that."""
     explanation, console = decision.explanation, stdout()
     console.print(cell(f"{explanation.name}: {explanation.title}, logit {explanation.score:.4f}", "bold"))
-    table = Table(header_style="bold", box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("layer", overflow="fold")
+    table = table_of("layer")
     table.add_column("operator", no_wrap=True)
     for name in ("positions", "stride", "Σ relevance", "active", "inactive", "bias", "ledger"):
         table.add_column(name, justify="right", no_wrap=True)

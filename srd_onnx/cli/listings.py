@@ -4,11 +4,10 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from srd_onnx.cli.console import cell, lines, stdout, write_json
+from srd_onnx.cli.console import cell, lines, stdout, table_of, write_json
 from srd_onnx.cli.options import JsonOption
 from srd_onnx.options import DEFAULT_PRESET, Options
 
@@ -37,7 +36,7 @@ def methods(*, json: JsonOption = False) -> None:
         rows = [{**method.to_dict(), "family": method.family} for method in made]
         write_json(to_json({"methods": [srd, *rows]}, indent=2))
         return
-    table = _table("method", "title", "family", "parameters")
+    table = table_of("method", "title", "family", "parameters")
     options = ",".join((f"preset={DEFAULT_PRESET}", *Options.__dataclass_fields__))
     table.add_row(SRD, "Sharing Ratio Decomposition", "sharing ratios", options)
     for method in made:
@@ -65,7 +64,7 @@ def metrics(*, json: JsonOption = False) -> None:
 
 
 def _family(family: str, made: "list[Metric]", makers: Mapping[str, Callable[..., Any]]) -> Table:
-    table = _table(family, "", "range", "meaning", "parameters")
+    table = table_of(family, "", "range", "meaning", "parameters")
     for metric in made:
         needs = "".join(f" [{one}]" for one in sorted(metric.needs))
         low, high = (f"{bound:g}".replace("inf", "∞") for bound in metric.bounds)
@@ -76,13 +75,6 @@ def _family(family: str, made: "list[Metric]", makers: Mapping[str, Callable[...
             cell(metric.meaning + needs),
             cell(_defaults(makers[metric.name])),
         )
-    return table
-
-
-def _table(*columns: str) -> Table:
-    table = Table(header_style="bold", box=SIMPLE_HEAD, pad_edge=False)
-    for name in columns:
-        table.add_column(name, overflow="fold")
     return table
 
 

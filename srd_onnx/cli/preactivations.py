@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from srd_onnx.cli.console import cell, error, note, stdout, write_json
+from srd_onnx.cli.console import cell, error, note, stdout, table_of, write_json
 from srd_onnx.cli.opening import opened
 from srd_onnx.cli.options import (
     OUT,
@@ -124,8 +123,7 @@ def _written(
 
 
 def _table(arrays: dict[str, Any]) -> Table:
-    table = Table(header_style="bold", box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("array", overflow="fold")
+    table = table_of("array")
     table.add_column("shape", justify="right", no_wrap=True)
     table.add_column("dtype", no_wrap=True)
     for name, about in arrays.items():

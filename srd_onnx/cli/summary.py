@@ -4,11 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from srd_onnx.cli.console import cell, note, stdout, warning
+from srd_onnx.cli.console import cell, note, stdout, table_of, warning
 from srd_onnx.cli.preprocessing import as_options
 from srd_onnx.cli.record import FILE, Record
 from srd_onnx.text import safe_file_name
@@ -114,9 +113,7 @@ def _how(run: Mapping[str, Any]) -> str:
 
 def _table(record: Record) -> Table:
     logit = record.run["options"]["seed"] == "logit"
-    table = Table(header_style="bold", box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("image", overflow="fold")
-    table.add_column("target", overflow="fold")
+    table = table_of("image", "target")
     for name in ("logit", *([] if logit else ["seed"]), "Σ relevance", "ledger", "residual"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("files", no_wrap=True)
