@@ -136,14 +136,13 @@ def build(plan: Plan, *, tangent: bool = False, free: bool = False) -> Backward:
     plan.require_complete()
     emit = Emitter(plan.graph, plan.roles, tangent=tangent or plan.tangent)
     made = _Pass(plan, emit).run(free=free)
-    fine = _Pass(plan.focus, emit).run(free=free).relevance if plan.focus else {}
+    finer = [_Pass(one, emit).run(free=free).relevance for one in plan.focus]
     relevance, ledger = {}, list(made.ledger)
     for source in plan.sources:
         with emit.origin(source.name, "finish"):
             coarse = made.relevance[source.name]
-            relevance[source.name], booked = finished(
-                emit, plan.options, map_of(plan, source), coarse, fine.get(source.name)
-            )
+            fine = [maps[source.name] for maps in finer]
+            relevance[source.name], booked = finished(emit, plan.options, map_of(plan, source), coarse, fine)
         if booked is not None:
             ledger.append((BOOKED, booked))
     return replace(made, relevance=relevance, ledger=tuple(ledger))

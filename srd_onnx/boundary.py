@@ -1,7 +1,6 @@
 """Where cotangents end and sharing ratios begin: the boundary, by name or by how far the target sees."""
 
 import difflib
-import math
 from collections.abc import Collection, Iterable, Sequence
 
 import networkx as nx
@@ -12,7 +11,8 @@ from srd_onnx.ir import Graph, Value
 from srd_onnx.roles import Axes, is_quantised
 from srd_onnx.support import positions_seen
 
-_PER_POSITION = 64  # positions of the input for each of the halfway tensor
+_PER_POSITION = 16  # positions of the input for each of the finest scale
+_ODD = 1.1  # a scale of odd size has a little more than its part
 _START, _END = object(), object()  # nodes of the flow graph that no tensor is
 
 
@@ -54,18 +54,19 @@ def _first_of(found: set[str], crossed: Crossed) -> set[str]:
     return kept
 
 
-def middle(
+def scales(
     graph: Graph,
     roles: dict[str, Axes],
     crossed: Crossed,
     boundary: Collection[str],
     sources: Sequence[Value],
-) -> str | None:
-    """The tensor between the inputs and the boundary that counts as halfway (ours); None where there is none.
+) -> list[str]:
+    """The finer scales between the boundary and the inputs, coarse to fine, a tensor for each (ours).
 
-    All relevance of the boundary passes through it. Of the tensors that have this property and, where there are such,
-    more positions than the boundary, those that have nearest to a 64th of the positions of the input (a stride of 8 in
-    pictures), and the middle one of these: a rule that names no resolution and no layer, so that it fits any network.
+    All relevance of the boundary passes through it; of those with as many positions it is the last one. Scales count
+    that have more positions than the boundary, and at most a 16th of those of the input (a stride of 4 in pictures);
+    if none has so few, the coarsest. Where no scale is finer, as in transformers, the tensor halfway counts: a rule
+    that names no resolution and no layer, so that it fits any network.
     """
     passed = passages(crossed, boundary, sources)
     count = {name: roles[name].count(graph.values[name]) for name in passed}
@@ -73,12 +74,11 @@ def middle(
     coarse = max(roles[name].count(graph.values[name]) for name in boundary)
     ends = {*boundary, *(source.name for source in sources)}
     inner = [name for name in passed if name not in ends and count[name] > 1]
-    finer = [name for name in inner if count[name] > coarse] or inner
-    if not finer:
-        return None
-    best = min({count[name] for name in finer}, key=lambda n: abs(math.log(whole / n / _PER_POSITION)))
-    nearest = [name for name in finer if count[name] == best]
-    return nearest[len(nearest) // 2]
+    last = {count[name]: name for name in inner if count[name] > coarse}
+    if not last:
+        return inner[len(inner) // 2 :][:1]
+    few = [n for n in sorted(last) if n * _PER_POSITION <= _ODD * whole]
+    return [last[n] for n in few or [min(last)]]
 
 
 def passages(crossed: Crossed, ends: Collection[str], sources: Sequence[Value]) -> list[str]:

@@ -1,15 +1,18 @@
-"""What becomes of the maps of one or two passes in the end: focus and smoothing (both ours).
+"""What becomes of the maps of the passes in the end: focus and smoothing (both ours).
 
-**Focus.** The map r of a boundary near the target tells classes apart but is coarse; the map f of a boundary nearer
-to the input is fine, but hardly knows the class. Their geometric mean is both. At position i
+**Focus.** The map r of a boundary near the target tells classes apart but is coarse; the maps f¹ ... fⁿ of boundaries
+nearer to the input are finer and finer, but know less and less of the class. Their geometric mean has both. At
+position i
 
-    m_i = c √(r_i⁺ f_i⁺),        c so that Σ m = Σ r⁺;
+    m_i = c (r_i⁺ f¹_i⁺ ... fⁿ_i⁺)^(1 / (n + 1)),        c so that Σ m = Σ r⁺;
 
-what speaks against the target, Σ r⁻, is booked; so is Σ r⁺ where the two maps share no position at all.
+what speaks against the target, Σ r⁻, is booked; so is Σ r⁺ where the maps share no position at all.
 
 **Smoothing.** Strided convolutions leave a pattern of single pixels. Each position's relevance is spread over its
 neighbours in the picture by a Gaussian, cut at the border and scaled, so that the sum stays what it is.
 """
+
+from collections.abc import Sequence
 
 import networkx as nx
 import numpy as np
@@ -19,12 +22,12 @@ from srd_onnx.emit import Emitter
 from srd_onnx.ir import Graph, Value
 from srd_onnx.options import Options
 
-BOOKED = "against the target, or not shared by both boundaries"
+BOOKED = "against the target, or not shared by all boundaries"
 _CUT = 3.0  # standard deviations at which the Gaussian ends
 
 
 def finished(
-    emit: Emitter, options: Options, value: Value, coarse: str, fine: str | None
+    emit: Emitter, options: Options, value: Value, coarse: str, fine: Sequence[str]
 ) -> tuple[str, str | None]:
     """Emit the map of the maps of the passes, and what is to be booked, [N]; None for nothing.
 
@@ -33,21 +36,21 @@ def finished(
         options: `smooth`.
         value: shape [N, *positions] and dtype of the maps; N may be any where they are run.
         coarse: of the first pass.
-        fine: of the second pass; None where there is none.
+        fine: of the passes that give it focus.
     """
-    found, booked = (coarse, None) if fine is None else _focused(emit, value, coarse, fine)
+    found, booked = _focused(emit, value, coarse, fine) if fine else (coarse, None)
     if options.smooth and value.rank == 3:  # a picture; neighbours in a sequence are not alike
         found = _smoothed(emit, value, found, options.smooth)
     return found, booked
 
 
-def finish_model(options: Options, value: Value, opset: int, *, focus: bool) -> ModelProto:
-    """What `finished` emits, as a model of its own: inputs `coarse` and `fine`, outputs `map` and `booked`."""
+def finish_model(options: Options, value: Value, opset: int, finer: int) -> ModelProto:
+    """What `finished` emits, as a model of its own: in, the maps of `finer` + 1 passes; out, `map` and `booked`."""
     emit = Emitter(Graph((), (), (), opset, nx.MultiDiGraph()), {})
-    found, booked = finished(emit, options, value, "coarse", "fine" if focus else None)
+    coarse, *fine = names = [f"map/{i}" for i in range(finer + 1)]
+    found, booked = finished(emit, options, value, coarse, fine)
     kind = helper.np_dtype_to_tensor_dtype(value.dtype)
     shape: list[str | int | None] = ["N", *value.shape[1:]]
-    names = ["coarse", "fine"] if focus else ["coarse"]
     outputs = {"map": found} | ({"booked": booked} if booked else {})
     graph = helper.make_graph(
         [*emit.nodes, *(helper.make_node("Identity", [tensor], [name]) for name, tensor in outputs.items())],
@@ -59,12 +62,15 @@ def finish_model(options: Options, value: Value, opset: int, *, focus: bool) -> 
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
 
 
-def _focused(emit: Emitter, value: Value, coarse: str, fine: str) -> tuple[str, str]:
+def _focused(emit: Emitter, value: Value, coarse: str, fine: Sequence[str]) -> tuple[str, str]:
     axes = list(range(1, value.rank))
     zero, one = emit.like(value, 0.0), emit.like(value, 1.0)
     positive = emit("Relu", coarse)
-    # Root by root: the product of two small numbers would underflow.
-    shared = emit("Mul", emit("Sqrt", positive), emit("Sqrt", emit("Relu", fine)))
+    # Root by root: the product of small numbers would underflow.
+    part = emit.like(value, 1 / (len(fine) + 1))
+    shared = emit("Pow", positive, part)
+    for one in fine:
+        shared = emit("Mul", shared, emit("Pow", emit("Relu", one), part))
     total, whole = emit.total(shared, axes), emit.total(positive, axes)
     none = emit("Equal", total, zero)
     found = emit("Mul", shared, emit("Div", whole, emit("Where", none, one, total)))

@@ -11,7 +11,7 @@ Seed = Literal["logit", "logprob", "contrast", "logodds"]
 Sign = Literal["signed", "positive"]
 Bias = Literal["distribute", "ledger"]
 ENCODER = "encoder"
-MIDDLE = "middle"
+SCALES = "scales"
 NO_FOCUS = "none"
 _SMOOTHEST = 64  # pixels; more is no explanation of a position
 
@@ -29,8 +29,9 @@ class Options:
         sign: "signed", or "positive": only the positive part enters at the boundary, the rest is booked.
         bias: "distribute": spread equally over the in-bounds positions of the layer's receptive field; or
             "ledger": booked against the node.
-        focus: "none"; or the boundary of a second pass, nearer to the input, that sharpens the map of the first
-            (ours): "middle" (see `srd_onnx.boundary.middle`), or the name of a tensor. See `srd_onnx.focus`.
+        focus: "none"; or the boundaries of more passes, nearer to the input, that sharpen the map of the first
+            (ours): "scales", one for each finer scale (see `srd_onnx.boundary.scales`), or the name of a tensor. See
+            `srd_onnx.focus`.
         smooth: the standard deviation, in pixels, of the Gaussian that spreads the relevance of each position of a
             picture over its neighbours in the end (ours); 0 for none.
     """
@@ -56,7 +57,7 @@ class Options:
 
 
 PRESETS: Mapping[str, Options] = MappingProxyType(
-    {"paper": Options(), "joint": Options(seed="logodds", focus=MIDDLE, smooth=2.0)}
+    {"paper": Options(), "joint": Options(seed="logodds", focus=SCALES, smooth=2.0)}
 )
 DEFAULT_PRESET = "paper"
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from srd_onnx.boundary import behind_integers, below, encoder, middle, named, tensor_named
+from srd_onnx.boundary import behind_integers, below, encoder, named, scales, tensor_named
 from srd_onnx.crossing import Crossed, Gap, before_link, cross
 from srd_onnx.errors import (
     LayoutError,
@@ -16,7 +16,7 @@ from srd_onnx.errors import (
     UnsupportedOpError,
 )
 from srd_onnx.ir import Graph, Node, Value
-from srd_onnx.options import ENCODER, MIDDLE, NO_FOCUS, Options
+from srd_onnx.options import ENCODER, NO_FOCUS, SCALES, Options
 from srd_onnx.roles import Axes, Problems, Role, Roles, is_quantised, propagate
 from srd_onnx.rule import Rule, RuleTable
 
@@ -55,8 +55,8 @@ class Plan:
 
     `steps` runs from the target back to the input. `shares` names the tensors whose relevance is a scalar per
     position (the boundary and what lies before it). `boundary` names where cotangents are collapsed. `tangent`: it is
-    for the true derivative, which goes through gates and statistics too. `focus` is the plan of the second pass,
-    if there is one.
+    for the true derivative, which goes through gates and statistics too. `focus` are the plans of the passes that
+    sharpen the map of this one.
     """
 
     graph: Graph
@@ -69,7 +69,7 @@ class Plan:
     gaps: tuple[Gap, ...]
     options: Options
     tangent: bool = False
-    focus: "Plan | None" = None
+    focus: tuple["Plan", ...] = ()
 
     @property
     def batch(self) -> int:
@@ -100,7 +100,7 @@ class Plan:
         lines = [
             f"target    {self.target.name} {list(self.target.shape)}",
             f"boundary  {', '.join(self.boundary) or '(none)'}",
-            *([f"focus     {', '.join(self.focus.boundary)}"] if self.focus else []),
+            *(f"focus     {', '.join(one.boundary)}" for one in self.focus),
         ]
         lines += [f"input     {s.name} {list(s.shape)} axes {self.roles[s.name]}" for s in self.sources]
         for step in self.steps:
@@ -165,15 +165,17 @@ def make_plan(
     first = _bounded(whole, crossed, reached, chosen)
     if options.focus == NO_FOCUS:
         return first
-    second = (
-        middle(graph, roles, crossed, first.boundary, sources)
-        if options.focus == MIDDLE
-        else named(graph, crossed, reached, options.focus)
+    finer = (
+        scales(graph, roles, crossed, first.boundary, sources)
+        if options.focus == SCALES
+        else [named(graph, crossed, reached, options.focus)]
     )
-    if second is None or second in first.boundary:
-        return first
-    positive = replace(whole, options=replace(options, boundary=second, sign="positive", focus=NO_FOCUS))
-    return replace(first, focus=_bounded(positive, crossed, reached, {second}))
+    passes = []
+    for name in finer:
+        own = replace(options, boundary=name, sign="positive", focus=NO_FOCUS)
+        if name not in first.boundary:
+            passes.append(_bounded(replace(whole, options=own), crossed, reached, {name}))
+    return replace(first, focus=tuple(passes))
 
 
 def _bounded(whole: Plan, crossed: Crossed, reached: set[str], chosen: set[str]) -> Plan:

@@ -57,7 +57,7 @@ class SeveralSession:
 
     Attributes:
         ratios: the session of the ratios, which gives the forward tensors that the heads read, too.
-        heads: of the pass, and of the second one that gives it focus, if there is one.
+        heads: of the pass, and of those that give it focus.
         finish: by source, what makes the map of the maps of the passes; empty where there is nothing to do.
     """
 
@@ -117,15 +117,18 @@ def compile_several(
         wide: the plan of the same model for a batch of `AT_ONCE`, if it takes one.
     """
     heads = [_head_session(plan, wide, providers, threads, free=free)]
-    if plan.focus is not None:
-        own = wide.focus if wide is not None else None
-        heads.append(_head_session(plan.focus, own, providers, threads, free=free))
+    # A batch may leave a model other passages.
+    wider = (
+        wide.focus if wide is not None and len(wide.focus) == len(plan.focus) else (None,) * len(plan.focus)
+    )
+    for one, own in zip(plan.focus, wider, strict=True):
+        heads.append(_head_session(one, own, providers, threads, free=free))
     reads = tuple(dict.fromkeys(name for head in heads for name in head.reads))
     finish = {}
-    if plan.focus is not None or plan.options.smooth:
+    if plan.focus or plan.options.smooth:
         for source in plan.sources:
             value = map_of(plan, source)
-            model = finish_model(plan.options, value, plan.graph.opset, focus=plan.focus is not None)
+            model = finish_model(plan.options, value, plan.graph.opset, len(plan.focus))
             finish[source.name] = make_session(model.SerializeToString(), providers, threads)
     return SeveralSession(compile_ratios(plan, forward, providers, threads, also=reads), tuple(heads), finish)
 
@@ -229,12 +232,10 @@ def _finished(ready: SeveralSession, passes: Sequence[Several]) -> Several:
     relevance = {}
     for name, session in ready.finish.items():
         flat = [one.relevance[name].reshape(-1, *one.relevance[name].shape[2:]) for one in passes]
-        outputs = [output.name for output in session.get_outputs()]
-        results = dict(
-            zip(
-                outputs, run(session, outputs, dict(zip(("coarse", "fine"), flat, strict=False))), strict=True
-            )
+        inputs, outputs = (
+            [one.name for one in ends] for ends in (session.get_inputs(), session.get_outputs())
         )
+        results = dict(zip(outputs, run(session, outputs, dict(zip(inputs, flat, strict=True))), strict=True))
         relevance[name] = results["map"].reshape(first.relevance[name].shape)
         if "booked" in results:
             booked.append(results["booked"].reshape(first.seed.shape))

@@ -1,4 +1,6 @@
-"""The focus of one pass by another, and smoothing: against the formulas, for every way that a map is computed."""
+"""The focus of one pass by others, and smoothing: against the formulas, for every way that a map is computed."""
+
+import math
 
 import numpy as np
 import pytest
@@ -15,32 +17,31 @@ from srd_onnx.runtime import CPU, make_session, run
 Array = NDArray[np.float32]
 SHAPE = (2, 9, 12)
 RNG = np.random.default_rng(0)
-COARSE, FINE = (RNG.standard_normal(SHAPE).astype(np.float32) for _ in range(2))
+COARSE, FINE, FINEST = (RNG.standard_normal(SHAPE).astype(np.float32) for _ in range(3))
 
 
-def finish(options: Options, coarse: Array, fine: Array | None) -> dict[str, Array]:
+def finish(options: Options, coarse: Array, *fine: Array) -> dict[str, Array]:
     value = Value("", (1, *coarse.shape[1:]), np.dtype(np.float32))
-    session = make_session(
-        finish_model(options, value, 17, focus=fine is not None).SerializeToString(), [CPU]
-    )
+    session = make_session(finish_model(options, value, 17, len(fine)).SerializeToString(), [CPU])
     names = [output.name for output in session.get_outputs()]
-    feeds = {"coarse": coarse} | ({} if fine is None else {"fine": fine})
+    feeds = dict(zip((one.name for one in session.get_inputs()), (coarse, *fine), strict=True))
     return dict(zip(names, run(session, names, feeds), strict=True))
 
 
-def by_definition(coarse: Array, fine: Array) -> NDArray[np.float64]:
-    """m_i = c √(r_i⁺ f_i⁺), position by position, in float64."""
+def by_definition(coarse: Array, *fine: Array) -> NDArray[np.float64]:
+    """m_i = c (r_i⁺ f_i⁺ ...)^(1/n), position by position, in float64."""
     found = np.zeros(coarse.shape)
     for n in range(len(coarse)):
         for i in np.ndindex(coarse.shape[1:]):
-            found[n][i] = max(float(coarse[n][i]), 0) ** 0.5 * max(float(fine[n][i]), 0) ** 0.5
+            found[n][i] = math.prod(max(float(r[n][i]), 0) for r in (coarse, *fine)) ** (1 / (1 + len(fine)))
         found[n] *= np.maximum(coarse[n].astype(float), 0).sum() / found[n].sum()
     return found
 
 
-def test_focus_is_the_geometric_mean_with_the_sum_of_the_positive_part() -> None:
-    found = finish(Options(), COARSE, FINE)
-    np.testing.assert_allclose(found["map"], by_definition(COARSE, FINE), rtol=1e-5)
+@pytest.mark.parametrize("fine", [(FINE,), (FINE, FINEST)])
+def test_focus_is_the_geometric_mean_with_the_sum_of_the_positive_part(fine: tuple[Array, ...]) -> None:
+    found = finish(Options(), COARSE, *fine)
+    np.testing.assert_allclose(found["map"], by_definition(COARSE, *fine), rtol=1e-5)
     negative = np.minimum(COARSE, 0).sum(axis=(1, 2))
     np.testing.assert_allclose(found["booked"], negative, rtol=1e-5)
 
@@ -59,7 +60,7 @@ def test_what_no_position_shares_is_booked() -> None:
 
 
 def test_smoothing_is_the_adjoint_of_a_gaussian_mean_within_the_picture() -> None:
-    smoothed = finish(Options(smooth=2.0), COARSE, None)["map"]
+    smoothed = finish(Options(smooth=2.0), COARSE)["map"]
     inside = COARSE.astype(np.float64)
     for axis in (1, 2):
         inside /= gaussian_filter1d(np.ones(SHAPE), 2.0, axis=axis, mode="constant", truncate=3)
@@ -70,7 +71,7 @@ def test_smoothing_is_the_adjoint_of_a_gaussian_mean_within_the_picture() -> Non
 
 def test_a_sequence_is_not_smoothed() -> None:
     sequence = COARSE[:, 0]
-    np.testing.assert_array_equal(finish(Options(smooth=2.0), sequence, None)["map"], sequence)
+    np.testing.assert_array_equal(finish(Options(smooth=2.0), sequence)["map"], sequence)
 
 
 @pytest.fixture(scope="module")
@@ -78,15 +79,17 @@ def joint() -> Explainer:
     return Explainer("squeezenet11", preset="joint", providers="cpu")
 
 
-def test_the_joint_map_is_that_of_its_two_passes(joint: Explainer) -> None:
+def test_the_joint_map_is_that_of_its_passes(joint: Explainer) -> None:
     (found,) = joint.explain("models/chelsea.png")
-    plan = joint.plan
-    assert plan.focus is not None
     (coarse,) = Explainer("squeezenet11", seed="logodds", providers="cpu").explain("models/chelsea.png")
-    (boundary,) = plan.focus.boundary
-    single = Explainer("squeezenet11", seed="logodds", boundary=boundary, sign="positive", providers="cpu")
-    (fine,) = single.explain("models/chelsea.png")
-    wanted = finish(joint.options, coarse.relevance[None], fine.relevance[None])
+    fine = []
+    for plan in joint.plan.focus:
+        single = Explainer(
+            "squeezenet11", seed="logodds", boundary=plan.boundary[0], sign="positive", providers="cpu"
+        )
+        fine.append(single.explain("models/chelsea.png")[0].relevance[None])
+    assert fine
+    wanted = finish(joint.options, coarse.relevance[None], *fine)
     np.testing.assert_allclose(found.relevance, wanted["map"][0], rtol=1e-3, atol=1e-7)
     assert found.ledger[BOOKED] == pytest.approx(float(wanted["booked"][0]), rel=1e-4)
     assert abs(found.residual) < 1e-4 * abs(found.meta["seed_value"])
@@ -108,18 +111,24 @@ def test_every_way_gives_the_same_map(joint: Explainer, way: str) -> None:
         assert abs(other.residual) < 1e-3 * abs(other.meta["seed_value"])
 
 
-def test_the_middle_lies_between_input_and_boundary(joint: Explainer) -> None:
+def test_the_scales_lie_between_input_and_boundary(joint: Explainer) -> None:
     plan = joint.plan
-    assert plan.focus is not None
-    (name,) = plan.focus.boundary
-    assert plan.graph.values[name].shape == (1, 256, 27, 27)  # stride 8 of 227, behind all branches
-    assert "focus" in str(plan)
+    found = [plan.graph.values[name].shape for one in plan.focus for name in one.boundary]
+    # Behind all branches of the last block of stride 8; the last of stride 4 is the pool of stride 2 before it.
+    assert found == [(1, 256, 27, 27), (1, 128, 56, 56)]
+    assert str(plan).count("focus") == len(found)
+
+
+def test_a_focus_may_be_a_tensor_and_is_none_at_the_boundary_itself(joint: Explainer) -> None:
+    (one,) = joint.with_changed(focus=joint.plan.focus[0].boundary[0]).plan.focus
+    assert one.boundary == joint.plan.focus[0].boundary
+    assert joint.with_changed(focus=joint.plan.boundary[0]).plan.focus == ()
 
 
 def test_another_boundary_takes_the_focus_of_the_preset_away() -> None:
     assert options_of("joint", boundary="x").focus == "none"
-    assert options_of("joint", boundary="x", focus="middle").focus == "middle"
-    assert PRESETS["joint"].focus == "middle"
+    assert options_of("joint", boundary="x", focus="scales").focus == "scales"
+    assert PRESETS["joint"].focus == "scales"
 
 
 @pytest.mark.parametrize("smooth", [-1.0, 65.0, float("nan")])

@@ -70,8 +70,8 @@ FocusOption = Annotated[
     str | None,
     typer.Option(
         "--focus",
-        metavar="middle|none|TENSOR",
-        help="Where a second pass takes over that sharpens the map of the first.",
+        metavar="scales|none|TENSOR",
+        help="Where more passes take over that sharpen the map of the first: at every finer scale, or at a tensor.",
         show_default=False,
         rich_help_panel=_ENGINE,
     ),
