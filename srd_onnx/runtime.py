@@ -16,7 +16,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from srd_onnx.cuda import CUDA, CudaState, cuda_state
+from srd_onnx.cuda import CUDA, CUDA_OPTIONS, CudaState, cuda_state
 from srd_onnx.errors import (
     InputError,
     InvalidModelError,
@@ -117,7 +117,7 @@ def make_session(
             session = onnxruntime.InferenceSession(
                 model_bytes,
                 _options(threads, optimise=optimise),
-                providers=list(providers),
+                providers=[(name, CUDA_OPTIONS if name == CUDA else {}) for name in providers],
                 enable_fallback=0,
             )
     except ORT_ERRORS as error:
