@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 MODELS := .venv-models
 PEERS := .venv-peers
 
-.PHONY: demo test test-models test-peers lint clean
+.PHONY: demo test test-models test-peers quality lint clean
 
 demo: $(VENV)/.installed
 	$(BIN)/srd-onnx explain squeezenet11 models/chelsea.png --out demo
@@ -22,6 +22,11 @@ test-models: $(MODELS)/.installed
 # Our methods and metrics against captum, zennit, pytorch-grad-cam and Quantus, in an environment of its own.
 test-peers: $(PEERS)/.installed
 	$(PEERS)/bin/python -m pytest -W ignore tests_peers
+
+# All methods by all metrics on six models: hours; a run that was stopped goes on. Writes docs/quality.md.
+JOBS ?= 1
+quality: $(MODELS)/.installed
+	$(MODELS)/bin/python -m benchmarks.quality --jobs $(JOBS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -23,7 +23,8 @@ from scipy.ndimage import gaussian_filter
 from scipy.special import softmax
 from scipy.stats import spearmanr
 
-from benchmarks.imagenet import explainer_of, photos
+from benchmarks.halves import PASTED, TUNING, halves
+from benchmarks.imagenet import explainer_of
 from benchmarks.machine import header
 from srd_onnx import Explainer
 from srd_onnx.boundary import passages
@@ -33,7 +34,7 @@ from srd_onnx.methods.activation_maps import gradcam
 
 Array = NDArray[Any]
 T = TypeVar("T")
-MODELS = ("squeezenet11", "efficientnet_lite1")
+MODELS = tuple(name for name in TUNING if not name.startswith(PASTED))
 STEPS = 24  # of insertion and of deletion
 FINEST = 16  # input positions for each position of the finest boundary
 KEPT = 6  # explainers of a model
@@ -301,7 +302,7 @@ def tuning_half(name: str, seed: int) -> Half | None:
     if base is None:
         return None
     net, other = network_of(base), network_of(redrawn(base, seed))
-    items = read_items([str(path) for path in sorted(photos())[::2]], base.ports, base.preprocess)
+    items = read_items([str(path) for path in halves().tuning], base.ports, base.preprocess)
     inputs = [base.feeds([item], 1)[base.ports[0].name][0] for item in items]
     chances = probabilities(net, np.stack(inputs))
     targets = chances.argmax(axis=1).tolist()
