@@ -1,0 +1,349 @@
+"""The benchmark of quality: its split, its parts, its aims and its pages, on made-up rows; nothing is downloaded."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from benchmarks import explore, quality_parts
+from benchmarks.halves import REPORTING, TUNING, Halves, split
+from benchmarks.quality import parser, run, tasks_of
+from benchmarks.quality_figures import FAITHFUL, POINTING, RANDOMISED, Aim, Figures, aims_of, figures_of
+from benchmarks.quality_inputs import CONTENDERS, OURS, Pictures, contender_of, finer_layer, name_for_files
+from benchmarks.quality_parts import CHEAP, KINDS, MANY, Part, Task, done, load, load_all, metrics_of, save
+from benchmarks.quality_report import BEGIN, END, number, page_of, short_table, written
+from srd_onnx.evaluation import Row
+from srd_onnx.metrics import METRICS
+from tests.evaluation_nets import explainer, photos
+
+Table = Mapping[
+    str, Mapping[str, Sequence[float | None]]
+]  # by contender and metric, a value for each picture
+MODEL = REPORTING[0]
+PLAIN = {
+    name: one.better for kind in KINDS for name, one in metrics_of(kind, masked=False).items()
+}  # of which way is better
+
+
+def level(good: float, **own: Sequence[float | None]) -> dict[str, Sequence[float | None]]:
+    """All metrics at one level, the higher the better; but for those that are given."""
+    found: dict[str, Sequence[float | None]] = {}
+    for name, better in PLAIN.items():
+        found[name] = [good if better == "higher" else 1 - good] * 4
+    return found | {name.replace("_", "-"): values for name, values in own.items()}
+
+
+def parts_of(table: Table, model: str = MODEL) -> list[Part]:
+    found = []
+    for contender, metrics in table.items():
+        for kind in KINDS:
+            of_kind = metrics_of(kind, masked=False)
+            rows = tuple(
+                Row(
+                    f"{i}.jpg",
+                    f"{i:064}",
+                    7,
+                    "cat",
+                    contender,
+                    name,
+                    value,
+                    None if value is not None else "no",
+                )
+                for name, values in metrics.items()
+                if name in of_kind
+                for i, value in enumerate(values)
+            )
+            parameters = {name: dict(one.parameters) for name, one in of_kind.items()}
+            found.append(Part(model, contender, kind, 0, "ab", {}, parameters, "", "a machine", 1.5, rows))
+    return found
+
+
+def figures(table: Table, contenders: Sequence[str] = ()) -> Figures:
+    found = figures_of(MODEL, parts_of(table), contenders or list(table), 0)
+    assert found is not None
+    return found
+
+
+# The split
+
+
+def test_no_photo_and_no_model_is_of_both_halves() -> None:
+    names = [Path(f"{i}.jpg") for i in range(20)]
+    found = split(names, [Path("free.png")])
+    assert not {*found.tuning} & {*found.reporting}
+    assert {*found.tuning, *found.reporting} == {*names, Path("free.png")}
+    assert found.tuning[:2] == (Path("0.jpg"), Path("2.jpg"))
+    assert not {*TUNING} & {*REPORTING}
+
+
+def test_exploring_sees_the_tuning_half_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert {*explore.MODELS} <= {*TUNING}
+    read: list[str] = []
+
+    def stop(paths: list[str], *_: object) -> None:
+        read.extend(paths)
+        raise StopIteration
+
+    monkeypatch.setattr(explore, "halves", lambda: Halves((Path("tuning.jpg"),), (Path("reporting.jpg"),)))
+    monkeypatch.setattr(explore, "explainer_of", lambda *_, **__: explainer())
+    monkeypatch.setattr(explore, "redrawn", lambda base, _: base)
+    monkeypatch.setattr(explore, "network_of", lambda base: base)
+    monkeypatch.setattr(explore, "read_items", stop)
+    with pytest.raises(StopIteration):
+        explore.tuning_half(TUNING[0], 0)
+    assert read == ["tuning.jpg"]
+
+
+# The aims
+
+
+def test_all_aims_are_met_by_one_that_is_best_in_everything() -> None:
+    best = level(0.9, mprt_last_layer=[0.2] * 4)
+    aims = aims_of(figures({OURS: best, "gradcam": level(0.5), "random": level(0.1)}))
+    assert [aim.met for aim in aims] == [True] * 4
+    assert "place 1 of 3" in aims[0].said
+    assert "`gradcam`, 0.500, a ratio of 1.80" in aims[1].said
+
+
+def test_no_aim_is_met_by_one_that_is_worst_in_everything() -> None:
+    aims = aims_of(figures({"gradcam": level(0.5), OURS: level(0.1)}))
+    assert [aim.met for aim in aims] == [False] * 4
+    assert "place 2 of 2" in aims[0].said
+    assert "-0.400" in aims[2].said
+
+
+def test_between_better_than_the_best_peer_but_by_less_than_a_fifth() -> None:
+    aim = _aim(1, {OURS: level(0.55), "gradcam": level(0.5)})
+    assert aim.met is False
+    assert "a ratio of 1.10; difference 0.050 (0.050 to 0.050)" in aim.said
+    assert _aim(1, {OURS: level(0.6), "gradcam": level(0.5)}).met is True
+
+
+def test_a_control_is_no_peer_and_a_peer_that_is_no_cam_plays_no_part_in_the_grid() -> None:
+    table = {OURS: level(0.5), "random": level(0.9), "gradcam": level(0.3), "saliency": level(0.7)}
+    assert "`saliency`" in _aim(1, table).said
+    assert "`gradcam`" in _aim(2, table).said
+    assert _aim(2, table).met is True
+    assert "place 3 of 4" in _aim(0, table).said
+
+
+def test_the_difference_is_paired() -> None:
+    own, peer = [0.1, 0.5, 0.9, 0.3], [0.0, 0.4, 0.8, 0.2]
+    said = _aim(1, {OURS: level(0.5, **{FAITHFUL: own}), "gradcam": level(0.5, **{FAITHFUL: peer})}).said
+    assert "difference 0.100 (0.100 to 0.100)" in said
+
+
+def test_nothing_is_met_while_a_rival_is_missing_but_what_is_lost_is_lost() -> None:
+    contenders = (OURS, "gradcam", "rise:masks=1000")
+    won = figures({OURS: level(0.9, mprt_last_layer=[0.2] * 4), "gradcam": level(0.5)}, contenders)
+    assert [aim.met for aim in aims_of(won)] == [None, None, None, True]
+    lost = figures({OURS: level(0.1), "gradcam": level(0.5)}, contenders)
+    assert [aim.met for aim in aims_of(lost)] == [False] * 4
+
+
+def test_without_a_peer_or_ours_nothing_is_known() -> None:
+    assert [aim.met for aim in aims_of(figures({"gradcam": level(0.5)}))] == [None] * 4
+    assert _aim(1, {OURS: level(0.5), "random": level(0.1)}).met is None
+
+
+def _aim(which: int, table: Table) -> Aim:
+    return aims_of(figures(table))[which]
+
+
+# Figures
+
+
+def test_who_lacks_a_metric_or_a_picture_is_not_ranked() -> None:
+    short = level(0.9)
+    del short["mprt"]
+    fewer = level(0.9) | {FAITHFUL: [0.9] * 3}
+    found = figures({OURS: level(0.5), "gradcam": short, "saliency": fewer, "random": level(0.1)})
+    assert found.ranked == [OURS, "random"]
+    assert found.missing == ("gradcam", "saliency")
+    assert ("gradcam", FAITHFUL) in found.means
+
+
+def test_a_method_without_a_value_is_ranked_last_there() -> None:
+    found = figures({OURS: level(0.5), "random": level(0.9) | {FAITHFUL: [None] * 4}})
+    alone = figures({OURS: level(0.5), "random": level(0.9)})
+    assert found.ranks["random"]["faithfulness"].mean > alone.ranks["random"]["faithfulness"].mean == 1
+
+
+def test_the_axiomatic_family_does_not_count() -> None:
+    other = {name: [0.0 if better == "higher" else 1.0] * 4 for name, better in PLAIN.items()}
+    axiomatic = {name: values for name, values in other.items() if METRICS[name]().family == "axiomatic"}
+    found = figures({OURS: level(0.9) | axiomatic, "random": level(0.5)})
+    assert found.ranks[OURS]["all"].mean == 1
+    assert found.ranks[OURS]["axiomatic"].mean == 2
+
+
+# Pages
+
+
+def test_the_pages_say_what_the_rows_say(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n", encoding="utf-8")
+    parts = parts_of({OURS: level(0.75, mprt_last_layer=[0.2] * 4), "gradcam": level(0.5)})
+    left_out = replace(parts[0], contender="attention-rollout", left_out="no\nattention", rows=())
+    page, readme = (
+        path.read_text(encoding="utf-8")
+        for path in written(
+            [*parts, left_out], (MODEL, "other"), (OURS, "gradcam", "attention-rollout"), tmp_path
+        )
+    )
+    assert "Not measured yet: other." in page
+    assert "- `attention-rollout`: no attention" in page
+    assert f"| `{OURS}` (ours) | **1.00 (1.00 to 1.00)** |" in page
+    assert "4 of 4 are met" in page
+    assert "a machine" in page
+    assert readme.startswith(f"before\n{BEGIN}\n")
+    assert readme.endswith(f"{END}\nafter\n")
+    assert f"| `{OURS}` (ours) | 1.0 | 0.750 | 0.750 | 0.200 |" in readme
+    assert "old" not in readme
+
+
+def test_what_is_not_met_is_said() -> None:
+    parts = parts_of({OURS: level(0.1), "gradcam": level(0.5)})
+    page = page_of(parts, [figures({OURS: level(0.1), "gradcam": level(0.5)})], [MODEL])
+    assert "0 of 4 are met" in page
+    assert page.count("**not met**") == 4
+
+
+def test_a_table_of_the_reporting_half_has_nothing_of_the_tuning_half() -> None:
+    table = {OURS: level(0.5), "gradcam": level(0.4)}
+    tuned = figures_of(TUNING[0], parts_of({OURS: level(0.9), "gradcam": level(0.1)}, TUNING[0]), (), 0)
+    assert tuned is not None
+    assert short_table([tuned, figures(table)]) == short_table([figures(table)])
+    assert short_table([tuned]).startswith("Not measured yet")
+
+
+def test_a_page_without_a_place_for_the_table_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text(f"{BEGIN}", encoding="utf-8")
+    with pytest.raises(ValueError, match="has no <!-- quality -->"):
+        written(parts_of({OURS: level(0.5)}), (MODEL,), (OURS,), tmp_path)
+    with pytest.raises(ValueError, match="nothing has been measured"):
+        written([], (MODEL,), (OURS,), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0.000"), (0.5, "0.500"), (2.5e-7, "2.5e-07"), (-12.34, "-12.3"), (46012, "4.6e+04"), (float("inf"), "inf")],
+)  # fmt: skip
+def test_a_number_has_as_many_digits_as_say_something(value: float, text: str) -> None:
+    assert number(value) == text
+
+
+# Parts
+
+
+def test_a_part_survives_its_file_but_for_the_folders(tmp_path: Path) -> None:
+    rows = (
+        Row("/a/b/x.jpg", "00", 3, "cat", OURS, POINTING, 0.25, None, 1.5, 0.5, ("/a/x.jpg", "/a/y.jpg")),
+        Row("/a/b/y.jpg", "", None, None, OURS, FAITHFUL, None, "no"),
+        Row("/a/b/x.jpg", "00", 3, "cat", OURS, "max-sensitivity", float("inf"), None),
+    )
+    part = Part("m", OURS, CHEAP, 1, "ab", {"name": "srd"}, {POINTING: {"k": 1}}, "", "machine", 2.5, rows)
+    save(part, tmp_path / "part.json")
+    bare = (
+        replace(rows[0], image="x.jpg", grid=("x.jpg", "y.jpg")),
+        replace(rows[1], image="y.jpg"),
+        replace(rows[2], image="x.jpg"),
+    )
+    assert load(tmp_path / "part.json") == replace(part, rows=bare)
+
+
+@pytest.mark.parametrize("change", ["model", "seed", "target"])
+def test_parts_of_different_models_seeds_or_classes_are_not_put_together(tmp_path: Path, change: str) -> None:
+    first, second = parts_of({OURS: level(0.5), "gradcam": level(0.5)})[::2]
+    save(first, tmp_path / "m" / "first.json")
+    save(second, tmp_path / "m" / "second.json")
+    assert len(load_all(tmp_path)) == 2
+    other = {
+        "model": replace(second, sha256="cd"),
+        "seed": replace(second, seed=1),
+        "target": replace(second, rows=tuple(replace(row, target=8) for row in second.rows)),
+    }[change]
+    save(other, tmp_path / "m" / "second.json")
+    with pytest.raises(ValueError, match="gradcam"):
+        load_all(tmp_path)
+
+
+@pytest.fixture
+def task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Task:
+    """Of the colour net, with two metrics."""
+    some = ("sparseness", FAITHFUL, RANDOMISED)
+    monkeypatch.setattr(quality_parts, "base_of", lambda *_: explainer())
+    monkeypatch.setattr(
+        quality_parts, "metrics_of",
+        lambda kind, masked: {k: v for k, v in metrics_of(kind, masked=masked).items() if k in some},
+    )  # fmt: skip
+    images = tuple(photos(tmp_path / "photos", "red", "green", "blue", "white"))
+    return Task("net", "gradient-x-input", CHEAP, Pictures(images), tmp_path / "out", 0, "cpu", 1)
+
+
+def test_a_task_that_was_stopped_goes_on(task: Task) -> None:
+    assert done(replace(task, until=0.0)) is None
+    assert not list(task.folder.glob("*/*.json"))
+    first = done(task)
+    assert first is not None
+    again = done(task)
+    assert again is not None
+    # Seconds and all: what was there is not measured again.
+    assert [vars(row) for row in again.rows] == [vars(row) for row in first.rows]
+    assert {row.metric for row in first.rows} == {"sparseness", FAITHFUL}
+    assert len(first.rows) == 8
+    (read,) = load_all(task.folder)
+    assert [row.value for row in read.rows] == [row.value for row in first.rows]
+    assert "provider: CPUExecutionProvider" in read.machine
+
+
+def test_metrics_of_many_maps_have_the_first_pictures(task: Task) -> None:
+    found = done(replace(task, kind=MANY))
+    assert found is not None
+    assert [Path(row.image) for row in found.rows] == list(task.pictures.images[:3])
+
+
+def test_what_cannot_explain_the_model_is_left_out_with_its_reason(task: Task) -> None:
+    found = done(replace(task, contender="attention-rollout"))
+    assert found is not None
+    assert not found.rows
+    assert "attention" in found.left_out
+
+
+def test_every_metric_is_of_one_kind() -> None:
+    cheap, many = (metrics_of(kind, masked=True) for kind in KINDS)
+    assert not {*cheap} & {*many}
+    assert {*cheap, *many} == {*METRICS}
+    assert many["manipulation"].parameters["queries"] == 30
+    assert {RANDOMISED, "random-logit", "max-sensitivity"} <= {*many}
+    assert "pointing-game" not in metrics_of(CHEAP, masked=False)
+
+
+def test_files_of_different_contenders_have_different_names() -> None:
+    assert len({name_for_files(name) for name in CONTENDERS}) == len(CONTENDERS)
+
+
+def test_a_cam_at_a_finer_layer_needs_one() -> None:
+    base = explainer()  # its only inner layer has as many positions as its input
+    assert finer_layer(base) is None
+    assert isinstance(contender_of("gradcam-finer", base, 0), str)
+
+
+def test_quick_tasks_come_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.quality.pictures_of", lambda *_: Pictures((Path("a"), Path("b"))))
+    given = parser().parse_args(
+        ["--out", str(tmp_path), "--methods", "rise:masks=1000,gradcam", "--images", "1"]
+    )
+    tasks = tasks_of(given, ["m"])
+    assert [(t.contender, t.kind) for t in tasks] == [
+        ("gradcam", CHEAP), ("gradcam", MANY), ("rise:masks=1000", CHEAP), ("rise:masks=1000", MANY)
+    ]  # fmt: skip
+    assert tasks[0].pictures.images == (Path("a"),)
+
+
+def test_an_error_of_one_task_is_reported_and_no_task_begins_late(task: Task) -> None:
+    wrong = replace(task, model="no such model")
+    ((_, problem),) = run([wrong], 1, None)
+    assert isinstance(problem, str)
+    assert "no such model" in problem
+    assert list(run([wrong], 1, 0.0)) == []
