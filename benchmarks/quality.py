@@ -86,12 +86,12 @@ def measure(given: argparse.Namespace) -> list[str]:
             name = f"{task.model}, {task.contender}, {task.kind}"
             if isinstance(found, str):
                 problems.append(f"{name}: {found}")
-                bar.print(f"{name}: {found}", markup=False)
+                bar.print(f"{name}: {found}", markup=False, soft_wrap=True)
             elif found is None:
                 late += 1
             else:
                 what = f"left out: {found.left_out}" if found.left_out else f"{found.seconds:.0f} s"
-                bar.print(f"{name}: {what}", markup=False)
+                bar.print(f"{name}: {what}", markup=False, soft_wrap=True)
             bar.advance(shown)
     if late:
         print(f"{late} were stopped in between; the same command goes on")

@@ -100,7 +100,7 @@ def _ranks(rows: Sequence[Row], metrics: dict[str, Metric], seed: int) -> Ranks:
     of_five = {name: one for name, one in metrics.items() if one.family in FIVE}
     found = mean_ranks([row for row in rows if row.metric in of_five], of_five, seed=seed)
     others = mean_ranks([row for row in rows if row.metric not in of_five], metrics, seed=seed)
-    return {method: {AXIOMATIC: others[method][AXIOMATIC], **found[method]} for method in found}
+    return {method: others.get(method, {}) | found[method] for method in found}
 
 
 def kind_of(contender: str) -> str:

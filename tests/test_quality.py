@@ -3,18 +3,31 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
-from benchmarks import explore, quality_parts
+from benchmarks import explore, pasted_net, quality_parts
 from benchmarks.halves import REPORTING, TUNING, Halves, split
+from benchmarks.pasted import CLASSES, PREPROCESS, SIDE, draw
 from benchmarks.quality import parser, run, tasks_of
 from benchmarks.quality_figures import FAITHFUL, POINTING, RANDOMISED, Aim, Figures, aims_of, figures_of
-from benchmarks.quality_inputs import CONTENDERS, OURS, Pictures, contender_of, finer_layer, name_for_files
+from benchmarks.quality_inputs import (
+    CONTENDERS,
+    OURS,
+    Pictures,
+    contender_of,
+    finer_layer,
+    name_for_files,
+    pictures_of,
+)
 from benchmarks.quality_parts import CHEAP, KINDS, MANY, Part, Task, done, load, load_all, metrics_of, save
 from benchmarks.quality_report import BEGIN, END, number, page_of, short_table, written
 from srd_onnx.evaluation import Row
+from srd_onnx.masks import read_masks
 from srd_onnx.metrics import METRICS
+from srd_onnx.preprocess import read_image
 from tests.evaluation_nets import explainer, photos
 
 Table = Mapping[
@@ -317,6 +330,23 @@ def test_every_metric_is_of_one_kind() -> None:
     assert many["manipulation"].parameters["queries"] == 30
     assert {RANDOMISED, "random-logit", "max-sensitivity"} <= {*many}
     assert "pointing-game" not in metrics_of(CHEAP, masked=False)
+
+
+def test_pasted_pictures_are_those_that_the_network_knows_with_their_masks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pasted_net, "trained", lambda *_: SimpleNamespace(path=tmp_path))
+    monkeypatch.setattr(pasted_net, "known", lambda _, drawn: np.arange(len(drawn.labels)) % 3 > 0)
+    found = pictures_of(REPORTING[-1], tmp_path, 5)
+    drawn = draw(40, [5, 6])[np.flatnonzero(np.arange(40) % 3)[:20]]
+    assert len(found.images) == 20
+    assert found.masks is not None
+    masks = read_masks(found.masks)
+    for row, path in enumerate(found.images):
+        np.testing.assert_array_equal(read_image(path), drawn.photos[row])
+        mask = masks.of(path, (SIDE, SIDE), PREPROCESS, 0)
+        np.testing.assert_array_equal(mask.object, drawn.masks[row])
+        assert path.stem.endswith(CLASSES[drawn.labels[row]])
 
 
 def test_files_of_different_contenders_have_different_names() -> None:
