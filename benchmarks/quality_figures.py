@@ -56,6 +56,19 @@ class Figures:
         sign = -1 if METRICS[metric]().better == "higher" else 1
         return min(known, key=lambda method: sign * self.means[method, metric].mean, default=None)
 
+    @property
+    def undefined(self) -> dict[str, str]:
+        """By method of what it has no value where another one has: how often, the metrics, and why, in words."""
+        known = {(row.metric, row.image) for row in self.rows if row.value is not None}
+        found: dict[str, dict[str, list[str]]] = {}
+        for row in self.rows:
+            if row.value is None and (row.metric, row.image) in known:
+                found.setdefault(row.method, {}).setdefault(row.metric, []).append(row.error or "")
+        return {
+            method: "; ".join(f"{name} of {len(all_)} pictures: {all_[0]}" for name, all_ in by.items())
+            for method, by in found.items()
+        }
+
     def difference(self, metric: str, one: str, other: str) -> Interval | None:
         """The mean over the images of what one method has more than another; None without common images."""
         found: dict[str, dict[str, list[float]]] = {}

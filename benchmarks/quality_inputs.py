@@ -19,7 +19,8 @@ PICTURES = 20  # of a pasted network
 FINER = "-finer"  # ends the name of a CAM at a layer before the usual one
 PER_POSITION, ODD = 256, 1.1  # input positions for each of that layer; odd sizes have a little more
 OURS, PAPER = "srd:preset=joint", "srd:preset=paper"
-_WITH_PARAMETERS = {"rise": "rise:masks=1000"}
+# LRP's box rule refuses neighbours of a picture that leave the range of pixels, and with them whole metrics.
+_WITH_PARAMETERS = {"rise": "rise:masks=1000", "lrp-composite": "lrp-composite:first=flat"}
 CONTENDERS = (
     OURS, PAPER, *(_WITH_PARAMETERS.get(name, name) for name in METHODS), f"gradcam{FINER}", f"layercam{FINER}",
 )  # fmt: skip

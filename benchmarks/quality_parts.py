@@ -18,7 +18,7 @@ from srd_onnx.masks import read_masks
 from srd_onnx.metrics import METRICS, Metric, metric_named
 
 FEW = 3  # pictures of the metrics that need many maps of each
-MANY_MAPS = ("robustness", "randomisation")
+MANY_MAPS = ("robustness", "randomisation", "sufficiency")  # families, and a metric of another one
 CHEAP, MANY = KINDS = ("cheap", "many-map")
 _WITH_PARAMETERS = {"manipulation": "manipulation:queries=30"}
 
@@ -85,7 +85,8 @@ def metrics_of(kind: str, *, masked: bool) -> dict[str, Metric]:
     return {
         name: one
         for name, one in every.items()
-        if (one.family in MANY_MAPS) == (kind == MANY) and (masked or "mask" not in one.needs)
+        if (one.family in MANY_MAPS or name in MANY_MAPS) == (kind == MANY)
+        and (masked or "mask" not in one.needs)
     }
 
 

@@ -103,13 +103,13 @@ def _introduction(parts: Sequence[Part], every: Sequence[Figures], absent: Seque
     found = [
         f"{len({row.method for one in every for row in one.rows})} methods, "
         f"{len({name for one in every for name in one.metrics})} metrics, {len(every)} models. "
-        + f"`{OURS}` and `{PAPER}` are ours; all other methods have their default parameters, except that RISE has "
-        f"1000 masks. `gradcam{FINER}` and `layercam{FINER}` are the same methods at a layer of 1/{PER_POSITION} of "
-        "the input's positions, where the model has one that is finer than the usual one. Controls know nothing of "
-        "the model; they are ranked as any method.",
+        f"`{OURS}` and `{PAPER}` are ours; all other methods have their default parameters, but for those in their "
+        f"names. `gradcam{FINER}` and `layercam{FINER}` are the same methods at a layer of 1/{PER_POSITION} of the "
+        "input's positions, where the model has one that is finer than the usual one. Controls know nothing of the "
+        "model; they are ranked as any method.",
         "Presets were chosen on other photos (the tuning half, `benchmarks/halves.py`): of the ImageNet photos those "
         "of even index. Here are the others, and three free photos; the pasted pictures are new draws that the "
-        "network knows, with exact masks. Nothing was ever tuned on the models of the reporting half.",
+        "network knows, with exact masks. Nothing was tuned on the models of the reporting half.",
         table(
             ("model", "half", "pictures", "with many-map metrics"),
             [
@@ -117,8 +117,8 @@ def _introduction(parts: Sequence[Part], every: Sequence[Figures], absent: Seque
                 for one in every
             ],
         ),
-        f"Metrics of {' and '.join(MANY_MAPS)} need many maps of each picture: they had the first {FEW} pictures of "
-        "each model, the same ones for every method, and are the less certain for it. In brackets: "
+        f"{', '.join(MANY_MAPS)}: these need many maps of each picture and had the first {FEW} pictures of "
+        "each model, the same ones for every method; they are the less certain for it. In brackets: "
         f"{CONFIDENCE:.0%} percentile bootstrap intervals over pictures ({RESAMPLES} draws).",
         *([f"Not measured yet: {', '.join(absent)}."] if absent else []),
         "Measured on:\n\n" + "\n\n".join(f"```\n{machine}\n```" for machine in _machines(parts)),
@@ -189,6 +189,9 @@ def _model(one: Figures, parts: Sequence[Part]) -> list[str]:
     if one.missing:
         missing = ", ".join(f"`{name}`" for name in one.missing)
         found.append(f"Not ranked, since not measured on everything (yet): {missing}.")
+    if one.undefined:
+        lines = [f"- `{name}`: {said}" for name, said in one.undefined.items()]
+        found.append("No value where another method has one, ranked last there:\n\n" + "\n".join(lines))
     if one.ranks:
         found += [f"Mean ranks of {len(one.ranks)} methods:", _ranks_table(one)]
     for family in get_args(Family):

@@ -183,6 +183,14 @@ def test_a_method_without_a_value_is_ranked_last_there() -> None:
     assert found.ranks["random"]["faithfulness"].mean > alone.ranks["random"]["faithfulness"].mean == 1
 
 
+def test_what_has_no_value_where_others_have_one_is_told() -> None:
+    ungridded: list[float | None] = [0.5, 0.5, None, None]
+    ours = level(0.5) | {POINTING: ungridded}
+    found = figures({OURS: ours, "random": ours | {FAITHFUL: [0.5, None, None, 0.5]}})
+    assert found.undefined == {"random": f"{FAITHFUL} of 2 pictures: no"}
+    assert found.undefined["random"] in page_of(parts_of({OURS: ours}), [found], [MODEL])
+
+
 def test_the_axiomatic_family_does_not_count() -> None:
     other = {name: [0.0 if better == "higher" else 1.0] * 4 for name, better in PLAIN.items()}
     axiomatic = {name: values for name, values in other.items() if METRICS[name]().family == "axiomatic"}
@@ -328,7 +336,7 @@ def test_every_metric_is_of_one_kind() -> None:
     assert not {*cheap} & {*many}
     assert {*cheap, *many} == {*METRICS}
     assert many["manipulation"].parameters["queries"] == 30
-    assert {RANDOMISED, "random-logit", "max-sensitivity"} <= {*many}
+    assert {RANDOMISED, "random-logit", "max-sensitivity", "sufficiency"} <= {*many}
     assert "pointing-game" not in metrics_of(CHEAP, masked=False)
 
 
