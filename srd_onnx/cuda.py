@@ -20,7 +20,12 @@ from srd_onnx.ort_errors import ORT_ERRORS, short_message, silenced
 CUDA = "CUDAExecutionProvider"
 # Real float32 (TF32 keeps 10 bits of the mantissa, which shows in the residual), and convolution algorithms that are
 # looked up, not raced against each other: the winner of a race differs from run to run, and with it the last digits.
-CUDA_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
+# Memory as needed: the default takes powers of two, for each of the sessions that an explainer keeps.
+CUDA_OPTIONS = {
+    "use_tf32": "0",
+    "cudnn_conv_algo_search": "HEURISTIC",
+    "arena_extend_strategy": "kSameAsRequested",
+}
 
 _NO_DEVICE_CODES = (34, 100)  # CUDA_ERROR_STUB_LIBRARY, CUDA_ERROR_NO_DEVICE: as good as no driver
 _WINDOWS = sys.platform == "win32"

@@ -13,7 +13,7 @@ from srd_onnx.forward import BATCH, Forward, cast_to, forward_of
 from srd_onnx.ir import Array
 from srd_onnx.metrics import randomised
 
-_MOST, _BYTES = 16, 512 << 20  # redrawn models that are kept: so many, and so many bytes of weights
+_MOST, _BYTES = 8, 512 << 20  # redrawn models that are kept: so many, and so many bytes of weights
 
 
 @dataclass(frozen=True, eq=False)
