@@ -65,8 +65,8 @@ def scales(
 
     All relevance of the boundary passes through it; of those with as many positions it is the last one. Scales count
     that have more positions than the boundary, and at most a 16th of those of the input (a stride of 4 in pictures);
-    if none has so few, the coarsest. Where no scale is finer, as in transformers, the tensor halfway counts: a rule
-    that names no resolution and no layer, so that it fits any network.
+    if none has so few, the coarsest. Transformers have none. The rule names no resolution and no layer, so that it
+    fits any network.
     """
     passed = passages(crossed, boundary, sources)
     count = {name: roles[name].count(graph.values[name]) for name in passed}
@@ -75,10 +75,8 @@ def scales(
     ends = {*boundary, *(source.name for source in sources)}
     inner = [name for name in passed if name not in ends and count[name] > 1]
     last = {count[name]: name for name in inner if count[name] > coarse}
-    if not last:
-        return inner[len(inner) // 2 :][:1]
     few = [n for n in sorted(last) if n * _PER_POSITION <= _ODD * whole]
-    return [last[n] for n in few or [min(last)]]
+    return [last[n] for n in few or sorted(last)[:1]]
 
 
 def passages(crossed: Crossed, ends: Collection[str], sources: Sequence[Value]) -> list[str]:

@@ -23,6 +23,7 @@ from srd_onnx.ir import Graph, Value
 from srd_onnx.options import Options
 
 BOOKED = "against the target, or not shared by all boundaries"
+_TYPE = helper.np_dtype_to_tensor_dtype
 _CUT = 3.0  # standard deviations at which the Gaussian ends
 
 
@@ -49,7 +50,7 @@ def finish_model(options: Options, value: Value, opset: int, finer: int) -> Mode
     emit = Emitter(Graph((), (), (), opset, nx.MultiDiGraph()), {})
     coarse, *fine = names = [f"map/{i}" for i in range(finer + 1)]
     found, booked = finished(emit, options, value, coarse, fine)
-    kind = helper.np_dtype_to_tensor_dtype(value.dtype)
+    kind = _TYPE(value.dtype)
     shape: list[str | int | None] = ["N", *value.shape[1:]]
     outputs = {"map": found} | ({"booked": booked} if booked else {})
     graph = helper.make_graph(
@@ -65,17 +66,23 @@ def finish_model(options: Options, value: Value, opset: int, finer: int) -> Mode
 def _focused(emit: Emitter, value: Value, coarse: str, fine: Sequence[str]) -> tuple[str, str]:
     axes = list(range(1, value.rank))
     zero, one = emit.like(value, 0.0), emit.like(value, 1.0)
-    positive = emit("Relu", coarse)
+    positive = _positive(emit, value, coarse)
     # Root by root: the product of small numbers would underflow.
     part = emit.like(value, 1 / (len(fine) + 1))
     shared = emit("Pow", positive, part)
-    for one in fine:
-        shared = emit("Mul", shared, emit("Pow", emit("Relu", one), part))
+    for tensor in fine:
+        shared = emit("Mul", shared, emit("Pow", _positive(emit, value, tensor), part))
     total, whole = emit.total(shared, axes), emit.total(positive, axes)
     none = emit("Equal", total, zero)
     found = emit("Mul", shared, emit("Div", whole, emit("Where", none, one, total)))
     left = emit("Sub", emit.total(coarse, axes), emit("Where", none, zero, whole))
     return found, emit("Reshape", left, emit.ints([-1]))
+
+
+def _positive(emit: Emitter, value: Value, tensor: str) -> str:
+    """The positive part; a NaN stays one, where Relu makes it 0, so that it is found."""
+    above = emit("Cast", emit("Greater", tensor, emit.like(value, 0.0)), to=_TYPE(value.dtype))
+    return emit("Mul", tensor, above)
 
 
 def _smoothed(emit: Emitter, value: Value, tensor: str, sigma: float) -> str:

@@ -59,6 +59,19 @@ def test_what_no_position_shares_is_booked() -> None:
     np.testing.assert_allclose(found["booked"], COARSE.sum(axis=(1, 2)), rtol=1e-4)
 
 
+def test_where_there_is_no_relevance_there_is_no_map() -> None:
+    found = finish(Options(), np.zeros(SHAPE, np.float32), FINE)
+    assert not found["map"].any()
+    assert not found["booked"].any()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_what_is_not_finite_stays_so(bad: float) -> None:
+    spoilt = FINE.copy()
+    spoilt[0, 2, 3] = bad
+    assert not np.isfinite(finish(Options(), COARSE, spoilt)["map"][0]).all()
+
+
 def test_smoothing_is_the_adjoint_of_a_gaussian_mean_within_the_picture() -> None:
     smoothed = finish(Options(smooth=2.0), COARSE)["map"]
     inside = COARSE.astype(np.float64)
@@ -81,11 +94,18 @@ def joint() -> Explainer:
 
 def test_the_joint_map_is_that_of_its_passes(joint: Explainer) -> None:
     (found,) = joint.explain("models/chelsea.png")
-    (coarse,) = Explainer("squeezenet11", seed="logodds", providers="cpu").explain("models/chelsea.png")
+    (coarse,) = Explainer("squeezenet11", preset="paper", seed="logodds", providers="cpu").explain(
+        "models/chelsea.png"
+    )
     fine = []
     for plan in joint.plan.focus:
         single = Explainer(
-            "squeezenet11", seed="logodds", boundary=plan.boundary[0], sign="positive", providers="cpu"
+            "squeezenet11",
+            preset="paper",
+            seed="logodds",
+            boundary=plan.boundary[0],
+            sign="positive",
+            providers="cpu",
         )
         fine.append(single.explain("models/chelsea.png")[0].relevance[None])
     assert fine
