@@ -27,6 +27,7 @@ from srd_onnx.runtime import versions
 
 UNDEFINED = "not defined for this map"
 _OPTIONS = ("preset", *Options.__dataclass_fields__)
+_BOUNDARY = "boundary="
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +37,8 @@ class Contender:
     Attributes:
         name: as the user writes it; names its rows.
         method: None for SRD.
-        options: of SRD, where they differ from the explainer's: `preset` and fields of `Options`.
+        options: where they differ from the explainer's: of SRD `preset` and fields of `Options`, of an activation map
+            `boundary`, its layer.
         required: if it cannot explain this model, that is an error; else it is left out.
     """
 
@@ -72,10 +74,10 @@ class Contender:
 
 
 def contender_named(text: str, *, seed: int = 0, required: bool = True) -> Contender:
-    """A contender by its name, with parameters as in `rise:masks=4000` or `srd:preset=paper,sign=positive`.
+    """A contender by its name: `rise:masks=4000`, `layercam:boundary=relu5` or `srd:preset=paper,sign=positive`.
 
     Args:
-        text: what `method_named` takes, or SRD with options.
+        text: what `method_named` takes, with `boundary` for the layer of an activation map; or SRD with options.
         seed: what a method's own seed is, if it has one and the text does not say it.
         required: see `Contender`.
 
@@ -85,11 +87,14 @@ def contender_named(text: str, *, seed: int = 0, required: bool = True) -> Conte
     name, _, rest = text.partition(":")
     if name == SRD:
         return Contender(text, None, dict(map(_option, filter(None, rest.split(",")))), required)
+    parts = list(filter(None, rest.split(",")))
+    given = [one for one in parts if not one.startswith(_BOUNDARY)]
+    layers = [one.removeprefix(_BOUNDARY) for one in parts if one.startswith(_BOUNDARY)]
     takes_seed = name in METHODS and "seed" in inspect.signature(METHODS[name]).parameters
-    if takes_seed and not any(part.startswith("seed=") for part in rest.split(",")):
-        given = ",".join(filter(None, (rest, f"seed={seed}")))
-        return Contender(text, method_named(f"{name}:{given}"), required=required)
-    return Contender(text, method_named(text), required=required)
+    if takes_seed and not any(part.startswith("seed=") for part in given):
+        given.append(f"seed={seed}")
+    method = method_named(f"{name}:{','.join(given)}")
+    return Contender(text, method, {"boundary": layers[-1]} if layers else {}, required)
 
 
 def _option(text: str) -> tuple[str, Any]:

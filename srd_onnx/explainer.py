@@ -31,7 +31,7 @@ from srd_onnx.inputs import (
 )
 from srd_onnx.inside import each_erf, each_preactivations, each_ratios, listed
 from srd_onnx.layers import Layer
-from srd_onnx.methods import SRD, Method, method_named, peer_settings
+from srd_onnx.methods import SRD, Method, method_named, peer_settings, require_its_own
 from srd_onnx.methods.run import Attributing
 from srd_onnx.options import DEFAULT_PRESET, NO_FOCUS
 from srd_onnx.pattern_run import Kind, Pattern
@@ -79,7 +79,13 @@ class Explainer(Subject):
         super().__init__(model, **settings)
 
     def with_method(self, method: Method | None, preset: str = DEFAULT_PRESET, **changes: Any) -> Self:
-        """The same model, explained by another method; by SRD (None) with these options."""
+        """The same model, explained by another method; by SRD (None) with these options.
+
+        Raises:
+            OptionError: an option means nothing, or nothing to this method.
+        """
+        if method is not None:
+            require_its_own(method, changes)
         other = self.with_options("paper" if method else preset, **changes)
         other.method = method
         return other

@@ -303,6 +303,7 @@ def test_all_stands_alone() -> None:
         (("--metrics", "sparsenes"), "there is no metric 'sparsenes'; did you mean 'sparseness'?"),
         (("--metrics", "sparseness:k=1"), "metric 'sparseness' has no parameter 'k'"),
         (("--methods", "srd:x=1"), "method 'srd' has no option 'x'"),
+        (("--methods", "saliency:boundary=relu"), "boundary: of SRD and of activation maps"),
         (("--target", "ultraviolet"), "ultraviolet"),
     ],
 )
@@ -362,6 +363,10 @@ def test_the_picture_says_which_method(tmp_path: Path) -> None:
         (
             ("--method", "saliency", "--sign", "positive"),
             "sign: an option of SRD, which the method 'saliency'",
+        ),
+        (
+            ("--method", "saliency", "--boundary", "relu"),
+            "boundary: of SRD and of activation maps, which are made at a layer; the method 'saliency' has none",
         ),
     ],
 )

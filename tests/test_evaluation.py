@@ -178,6 +178,42 @@ def test_srd_takes_part_with_options(tmp_path: Path) -> None:
         evaluated(images, metric("total", total), methods=["srd:seed=x"])
 
 
+def test_an_activation_map_takes_part_with_its_layer(tmp_path: Path) -> None:
+    images = photos(tmp_path, "red")
+    cams = ["hirescam", "hirescam:boundary=relu", "hirescam:boundary=input"]
+    with open_store(tmp_path / "kept.sqlite") as store:
+        found = values(evaluated(images, metric("total", total), methods=cams, store=store))
+        assert store.count() == 3
+    for name in cams:
+        layer = name.partition("=")[2] or "encoder"
+        other = Explainer(
+            explainer().model.proto, method="hirescam", boundary=layer, preprocess=Preprocess(scale=1 / 255)
+        )
+        (one,) = other.explain(images[0])
+        assert found["0_red.png", name] == pytest.approx(float(one.relevance.sum()), rel=1e-5)
+    assert found["0_red.png", cams[0]] == found["0_red.png", cams[1]] != found["0_red.png", cams[2]]
+    contender = contender_named("reciprocam:boundary=relu,mask=gaussian")
+    assert contender.options == {"boundary": "relu"}
+    assert contender.method is not None
+    assert contender.method.parameters == {"mask": "gaussian"}
+    with pytest.raises(OptionError, match="boundary 'nowhere' is not a tensor"):
+        evaluated(images, metric("total", total), methods=["gradcam:boundary=nowhere"])
+
+
+@pytest.mark.parametrize("name", ["saliency", "rise:masks=2", "random"])
+def test_a_method_that_is_made_at_no_layer_takes_no_boundary(tmp_path: Path, name: str) -> None:
+    said = f"boundary: of SRD and of activation maps, .*; the method '{name.partition(':')[0]}' has none"
+    separator = "," if ":" in name else ":"
+    with pytest.raises(OptionError, match=said):
+        evaluated(
+            photos(tmp_path, "red"), metric("total", total), methods=[f"{name}{separator}boundary=relu"]
+        )
+    with pytest.raises(OptionError, match=said):
+        Explainer(explainer().model.proto, method=name, boundary="relu")
+    with pytest.raises(OptionError, match="sign: an option of SRD"):
+        explainer().with_method(contender_named(name).method, sign="positive")
+
+
 def test_what_means_nothing_is_refused_before_any_work(tmp_path: Path) -> None:
     images = photos(tmp_path, "red")
     with pytest.raises(OptionError, match="method srd: named twice"):
