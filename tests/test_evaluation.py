@@ -10,8 +10,9 @@ import cv2
 import numpy as np
 import pytest
 
+from srd_onnx.contenders import Contender, contender_named
 from srd_onnx.errors import OptionError, SrdOnnxError, UnsupportedCaseError
-from srd_onnx.evaluation import UNDEFINED, Contender, Row, contender_named, numbers, prepare
+from srd_onnx.evaluation import UNDEFINED, Row, numbers, prepare
 from srd_onnx.evaluation_store import Store, open_store
 from srd_onnx.explainer import Explainer
 from srd_onnx.masks import read_masks
@@ -135,6 +136,50 @@ def test_what_is_wrong_with_a_metric_ends_all(tmp_path: Path) -> None:
         evaluated(photos(tmp_path, "red"), metric("wrong", wrong))
 
 
+def test_an_optional_metric_that_is_not_for_the_model_is_left_out(tmp_path: Path) -> None:
+    def late(explained: Explained) -> float:
+        if explained.target == 2:
+            raise OptionError("layers=99: the model has 2")
+        return 1.0
+
+    images = photos(tmp_path, "red", "blue")
+    asked = {one.name: one for one in (
+        metric("total", total), metric("late", late), metric("inside", total, "mask"), metric("grid", total, "grid"),
+    )}  # fmt: skip
+    contenders = [contender_named(name) for name in METHODS]
+    evaluation = prepare(explainer(), images, contenders, asked, optional=("late", "inside", "grid"))
+    left: dict[str, str] = {}
+    rows = list(numbers(evaluation, left_out=lambda name, why: left.update({name: str(why)})))
+    assert left == {
+        "inside": "the object must be known; give masks",
+        "grid": "a grid takes 4 images of different classes",
+        "late": "layers=99: the model has 2",
+    }
+    assert [(row.method, row.metric) for row in rows] == [
+        ("srd", "total"), ("srd", "late"), ("srd", "total"),
+        *((name, "total") for name in METHODS[1:] for _ in images),
+    ]  # fmt: skip
+    assert set(evaluation.metrics) == {"total", "late"}
+    assert set(evaluation.without(left).metrics) == {"total"}
+    with pytest.raises(OptionError, match="layers=99"):
+        list(numbers(prepare(explainer(), images, contenders, asked, optional=("inside", "grid"))))
+    with pytest.raises(OptionError, match="inside: the object must be known; give masks"):
+        prepare(explainer(), images, contenders, asked, optional=("late", "grid"))
+
+
+def test_an_optional_grid_is_left_out_where_photos_differ_in_size(tmp_path: Path) -> None:
+    from tests.evaluation_nets import colour_net, photo_of
+
+    base = explainer(colour_net("S"))
+    images = [*photos(tmp_path, "red", "green", "blue"), photo_of(tmp_path / "x.png", "white", size=20)]
+    asked = {"grid": metric("grid", total, "grid"), "total": metric("total", total)}
+    evaluation = prepare(base, images, [contender_named("srd")], asked, optional=["grid"])
+    assert "a grid needs photos of one size" in str(evaluation.unfit["grid"])
+    assert {row.metric for row in numbers(evaluation)} == {"total"}
+    with pytest.raises(OptionError, match="a grid needs photos of one size"):
+        prepare(base, images, [contender_named("srd")], asked)
+
+
 def unfit(*, required: bool) -> Contender:
     def make(*_: object) -> Any:
         raise UnsupportedCaseError("there is no attention")
@@ -149,7 +194,7 @@ def test_a_method_that_cannot_explain_the_model_ends_all_or_is_left_out(tmp_path
     contenders = [unfit(required=False), contender_named("srd")]
     evaluation = prepare(explainer(), images, contenders, {"total": metric("total", total)})
     left: dict[str, str] = {}
-    rows = list(numbers(evaluation, left_out=lambda one, why: left.update({one.name: str(why)})))
+    rows = list(numbers(evaluation, left_out=lambda one, why: left.update({one: str(why)})))
     assert left == {"rollout": "there is no attention"}
     assert [row.method for row in rows] == ["srd", "srd"]
 

@@ -18,7 +18,11 @@ class Probe(Protocol):
 
     @property
     def channel_axis(self) -> int:
-        """The channel axis of one input (without the batch); its other axes are the positions of a map, in order."""
+        """The channel axis of one input (without the batch); its other axes are the positions of a map, in order.
+
+        Raises:
+            OptionError: there is not exactly one.
+        """
 
     def scores(self, inputs: Array) -> NDArray[np.float64]:
         """Logits [M, K] of inputs [M, *input]."""
