@@ -170,14 +170,10 @@ def without_channels() -> onnx.ModelProto:
 
 def test_all_metrics_are_those_that_fit_and_the_others_say_why(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.random.default_rng(0).random((1, 16, 16), np.float32))
-    arguments = (
-        "evaluate",
-        saved(without_channels(), tmp_path / "flat.onnx"),
-        tmp_path / "x.npy",
-        "--layout",
-        "NHW",
-    )
-    arguments = (*arguments, "--methods", "srd,saliency", "-o", tmp_path / "out")
+    flat = saved(without_channels(), tmp_path / "flat.onnx")
+    arguments = [
+        "evaluate", flat, tmp_path / "x.npy", "--layout", "NHW", "--methods", "srd,saliency", "-o", tmp_path / "out",
+    ]  # fmt: skip
     result = run(*arguments, "--metrics", "all")
     assert result.exit_code == 0
     found = json.loads((tmp_path / "out" / "evaluation.json").read_text())
