@@ -8,7 +8,6 @@ import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
 from onnx import ModelProto, helper, numpy_helper
-from onnx.reference import ReferenceEvaluator
 
 from srd_onnx import Explainer
 from srd_onnx.deployed import as_deployed, is_quantised, tops_of, with_weights_of
@@ -16,6 +15,7 @@ from srd_onnx.forward import forward_of
 from srd_onnx.runtime import CPU, make_session, run
 from srd_onnx.simplify import simplify
 from srd_onnx.targets import At, Contrast
+from tests.harness import reference
 from tests.nets import model_of
 
 Array = NDArray[Any]
@@ -76,7 +76,7 @@ def net(*, float_weights: bool = False) -> ModelProto:
 
 def expected(model: ModelProto) -> Array:
     """By onnx's own reference."""
-    return np.concatenate([np.asarray(ReferenceEvaluator(model).run(None, {"input": x[None]})[0]) for x in X])
+    return np.concatenate([reference(model, {"input": x[None]}, ["output"])[0] for x in X])
 
 
 def explainer(model: ModelProto, method: str = "srd") -> Explainer:
