@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -172,11 +172,12 @@ def numbers(
 
     for metric, why in evaluation.unfit.items():
         refuse(metric, why)
+    shared: list[dict[Hashable, Any]] = [{} for _ in evaluation.questions]
     for contender in evaluation.contenders:
         work = _Work(evaluation, contender, store, contender.identity(evaluation.base), unfit, refuse)
         try:
-            for question in evaluation.questions:
-                yield from work.rows(question)
+            for question, known in zip(evaluation.questions, shared, strict=True):
+                yield from work.rows(question, known)
         except _UnfitError as error:
             if contender.required:
                 raise error.cause from error
@@ -213,8 +214,8 @@ class _Work:
     _explainer: Explainer | None = None
     _probes: dict[tuple[int, ...], Probe] = field(default_factory=dict)
 
-    def rows(self, question: Question) -> Iterator[Row]:
-        """The answers, one after the other, in the order of what is asked."""
+    def rows(self, question: Question, shared: dict[Hashable, Any]) -> Iterator[Row]:
+        """The answers, one after the other, in the order of what is asked; for `shared` see `Explained`."""
         problem, loaded = question.problem, None
         if not problem:
             try:
@@ -226,7 +227,7 @@ class _Work:
                 if name not in self.unfit:
                     yield self._row(question, name, problem)
             return
-        found = self._drawn(question, loaded) if self._to_be_drawn(question, loaded) else None
+        found = self._drawn(question, loaded, shared) if self._to_be_drawn(question, loaded) else None
         for name in question.asks:
             if name in self.unfit:
                 continue
@@ -235,7 +236,7 @@ class _Work:
                 continue
             known: Number | str | None = self._known(question, loaded, name)
             if known is None:
-                found = found or self._map(question, loaded)
+                found = found or self._map(question, loaded, shared)
                 try:
                     known = self._score(question, loaded, name, found)
                 except SrdOnnxError as error:
@@ -258,8 +259,8 @@ class _Work:
             return False
         return self.store.map(place_of(self.method, question, loaded)) is None
 
-    def _drawn(self, question: Question, loaded: Loaded) -> _Map:
-        found = self._map(question, loaded)
+    def _drawn(self, question: Question, loaded: Loaded, shared: dict[Hashable, Any]) -> _Map:
+        found = self._map(question, loaded, shared)
         if self.store is not None and found.explained is not None:
             flat, _ = as_picture(found.explained.map.astype(np.float32))
             self.store.add_map(place_of(self.method, question, loaded), flat / clip_value(flat))
@@ -282,7 +283,7 @@ class _Work:
             self.store.add(place, _described(metric), number)
         return number
 
-    def _map(self, question: Question, loaded: Loaded) -> _Map:
+    def _map(self, question: Question, loaded: Loaded, shared: dict[Hashable, Any]) -> _Map:
         target, first = question.target, self._explainer is None
         assert target is not None
         try:
@@ -299,7 +300,7 @@ class _Work:
         of_seed, booked = float(one.meta["seed_value"]), float(one.meta["sum_ledger"])
         relevance = one.relevance.astype(np.float64)
         explained = Explained(
-            probe, loaded.input, target, relevance, question.seed, of_seed, booked, loaded.mask
+            probe, loaded.input, target, relevance, question.seed, of_seed, booked, loaded.mask, shared
         )
         return _Map(explained, float(one.meta["seconds"]["run"]))
 

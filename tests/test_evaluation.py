@@ -17,6 +17,7 @@ from srd_onnx.evaluation_store import Store, open_store
 from srd_onnx.explainer import Explainer
 from srd_onnx.masks import read_masks
 from srd_onnx.methods import Method
+from srd_onnx.metrics import metric_named
 from srd_onnx.metrics.metric import Explained, Metric
 from srd_onnx.preprocess import Preprocess, read_image
 from tests.evaluation_nets import broken, drawn, explainer, metric, photos, total, undefined
@@ -363,6 +364,33 @@ def test_a_photo_that_fits_no_grid_says_why(tmp_path: Path) -> None:
 
 
 # What is kept
+
+
+def test_what_does_not_depend_on_the_method_is_computed_once(tmp_path: Path) -> None:
+    images = photos(tmp_path, "red", "blue")
+    seen: dict[int, list[Explained]] = {}
+
+    def counted(explained: Explained) -> float:
+        seen.setdefault(explained.target, []).append(explained)
+        return total(explained)
+
+    asked = [metric_named("faithfulness-correlation:runs=20,subset=50"), metric_named("infidelity:grid=4")]
+    rows = evaluated(images, *asked, metric("counted", counted))
+    for row in rows:
+        if row.metric == "counted":
+            continue
+        alone = evaluated(
+            [row.image], *(one for one in asked if one.name == row.metric), methods=[row.method]
+        )
+        assert alone[0].value == row.value
+    for explained in seen.values():
+        assert len(explained) == len(METHODS)
+        first = explained[0].shared
+        assert {key[0] for key in first if isinstance(key, tuple)} == {"subsets", "patches"}
+        assert all(one.shared is first for one in explained)
+        assert len({id(one.own) for one in explained}) == len(METHODS)
+    (red,), (blue,) = ({id(one.shared) for one in explained} for explained in seen.values())
+    assert red != blue
 
 
 def counting(name: str, calls: list[str]) -> Metric:
