@@ -11,7 +11,7 @@ from benchmarks.halves import PASTED, halves
 from benchmarks.pasted import CLASSES, Array, draw
 from srd_onnx import Explainer
 from srd_onnx.boundary import passages
-from srd_onnx.evaluation import Contender, contender_named
+from srd_onnx.contenders import Contender, contender_named
 from srd_onnx.files import atomic_write_all
 from srd_onnx.methods import METHODS
 

@@ -11,7 +11,7 @@ from typing import Any
 from benchmarks.machine import header
 from benchmarks.quality_inputs import Pictures, base_of, contender_of, name_for_files
 from srd_onnx.errors import SrdOnnxError
-from srd_onnx.evaluation import Contender, Row, numbers, prepare
+from srd_onnx.evaluation import Row, numbers, prepare
 from srd_onnx.evaluation_store import open_store
 from srd_onnx.files import atomic_write, to_json
 from srd_onnx.masks import read_masks
@@ -105,8 +105,8 @@ def done(task: Task) -> Part | None:
         left_out[task.contender] = given
     else:
 
-        def without(one: Contender, problem: SrdOnnxError) -> None:
-            left_out[one.name] = str(problem)
+        def without(name: str, problem: SrdOnnxError) -> None:
+            left_out[name] = str(problem)
 
         about = given.to_dict(base)
         images = task.pictures.images[: FEW if task.kind == MANY else None]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
-from srd_onnx.ir import Array, Graph, Value
+from srd_onnx.ir import Array, Graph, Node, Value
 from srd_onnx.roles import Axes, Role, Roles
 
 FORWARD_NODE = "srd.forward_node"
@@ -29,6 +29,8 @@ class Emitter:
         masked: numbers may be infinite where nothing flows (scores under a mask); by default where a constant of the
             graph is, or a sum of few such constants would be.
         forward: every tensor of the forward graph, constants included, by name.
+        readers: the forward nodes that read a tensor, by its name.
+        outputs: names of the outputs of the forward graph.
         opset: of the forward graph, and of what is emitted.
     """
 
@@ -49,6 +51,12 @@ class Emitter:
         self.initializers: list[TensorProto] = []
         self._repeated: dict[str, tuple[str, tuple[int, ...]]] = {}
         self.forward = {v.name: v for node in graph.nodes for v in node.inputs if v} | graph.values
+        self.readers: dict[str, list[Node]] = {}
+        for node in graph.nodes:
+            for value in node.inputs:
+                if value is not None:
+                    self.readers.setdefault(value.name, []).append(node)
+        self.outputs = frozenset(value.name for value in graph.outputs)
         self.opset = graph.opset
         self._taken = set(self.forward)
         self._made: dict[Any, tuple[str, ...]] = {}

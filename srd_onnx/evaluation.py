@@ -1,15 +1,15 @@
 """Which method explains a model best? All methods, by all metrics, on all images: number by number, resumable."""
 
-import inspect
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from srd_onnx.contenders import Contender
 from srd_onnx.errors import InputError, OptionError, SrdOnnxError
 from srd_onnx.evaluation_inputs import Loaded, Question, questions_of
 from srd_onnx.evaluation_store import Number, Place, Store
@@ -18,91 +18,12 @@ from srd_onnx.explanation import as_picture
 from srd_onnx.files import to_json
 from srd_onnx.forward import kept_forward
 from srd_onnx.masks import Masks
-from srd_onnx.methods import METHODS, SRD, Method, method_named
 from srd_onnx.metrics.metric import Explained, Metric, Probe
 from srd_onnx.metrics.probe import probe_of
-from srd_onnx.options import Options
 from srd_onnx.render import clip_value
 from srd_onnx.runtime import versions
 
 UNDEFINED = "not defined for this map"
-_OPTIONS = ("preset", *Options.__dataclass_fields__)
-
-
-@dataclass(frozen=True, eq=False)
-class Contender:
-    """A method that takes part.
-
-    Attributes:
-        name: as the user writes it; names its rows.
-        method: None for SRD.
-        options: of SRD, where they differ from the explainer's: `preset` and fields of `Options`.
-        required: if it cannot explain this model, that is an error; else it is left out.
-    """
-
-    name: str
-    method: Method | None
-    options: Mapping[str, Any] = field(default_factory=dict)
-    required: bool = True
-
-    def explainer(self, base: Explainer) -> Explainer:
-        """The model explained by this method.
-
-        Raises:
-            OptionError: an option means nothing.
-        """
-        if self.method is None and not self.options and base.method is None:
-            return base
-        return base.with_method(self.method, **self.options)
-
-    def to_dict(self, base: Explainer) -> dict[str, Any]:
-        """Everything that decides its maps, and where it is from, as plain data."""
-        explainer = self.explainer(base)
-        options = explainer.options.to_dict()
-        if self.method is None:
-            return {"name": SRD, "preset": explainer.preset, "options": options}
-        return self.method.to_dict() | {"options": {key: options[key] for key in ("boundary", "seed")}}
-
-    def identity(self, base: Explainer) -> str:
-        """Everything that decides its maps, and nothing else."""
-        about = self.to_dict(base)
-        return to_json(
-            {key: about[key] for key in ("name", "preset", "parameters", "options") if key in about}
-        )
-
-
-def contender_named(text: str, *, seed: int = 0, required: bool = True) -> Contender:
-    """A contender by its name, with parameters as in `rise:masks=4000` or `srd:preset=paper,sign=positive`.
-
-    Args:
-        text: what `method_named` takes, or SRD with options.
-        seed: what a method's own seed is, if it has one and the text does not say it.
-        required: see `Contender`.
-
-    Raises:
-        OptionError: there is no such method, parameter or option.
-    """
-    name, _, rest = text.partition(":")
-    if name == SRD:
-        return Contender(text, None, dict(map(_option, filter(None, rest.split(",")))), required)
-    takes_seed = name in METHODS and "seed" in inspect.signature(METHODS[name]).parameters
-    if takes_seed and not any(part.startswith("seed=") for part in rest.split(",")):
-        given = ",".join(filter(None, (rest, f"seed={seed}")))
-        return Contender(text, method_named(f"{name}:{given}"), required=required)
-    return Contender(text, method_named(text), required=required)
-
-
-def _option(text: str) -> tuple[str, Any]:
-    """`sign=positive`, as the option's own type."""
-    key, equals, value = text.partition("=")
-    if key not in _OPTIONS or not equals:
-        raise OptionError(f"method '{SRD}' has no option '{key}'; it takes {', '.join(_OPTIONS)}")
-    if key == "preset" or not isinstance(getattr(Options, key), float):
-        return key, value
-    try:
-        return key, float(value)
-    except ValueError as error:
-        raise OptionError(f"method '{SRD}': {key}={value!r} is not a number") from error
 
 
 @dataclass(frozen=True)
@@ -139,17 +60,33 @@ class Row:
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """All that is to be done; `numbers` does it."""
+    """All that is to be done; `numbers` does it.
+
+    Attributes:
+        base: the model.
+        contenders: the methods.
+        metrics: by name; of the optional ones those that the images allow.
+        questions: see `questions_of`.
+        seed: of everything random.
+        optional: the metrics that are left out, rather than an error, where they are not for the model.
+        unfit: the metrics that are left out already, and why.
+    """
 
     base: Explainer
     contenders: tuple[Contender, ...]
     metrics: Mapping[str, Metric]
     questions: tuple[Question, ...]
     seed: int
+    optional: frozenset[str] = frozenset()
+    unfit: Mapping[str, SrdOnnxError] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """How many rows there will be."""
         return len(self.contenders) * sum(len(question.asks) for question in self.questions)
+
+    def without(self, names: Container[str]) -> "Evaluation":
+        """The same without some metrics."""
+        return replace(self, metrics={k: one for k, one in self.metrics.items() if k not in names})
 
     def setup(self) -> dict[str, Any]:
         """What all numbers depend on, as plain data."""
@@ -174,9 +111,10 @@ def prepare(
     masks: Masks | None = None,
     seed: int = 0,
     shown: int = 0,
+    optional: Iterable[str] = (),
     advance: Callable[[], None] = lambda: None,
 ) -> Evaluation:
-    """Read every image once and predict its class; see `questions_of` for the arguments.
+    """Read every image once and predict its class; see `questions_of` for the arguments, `Evaluation` for `optional`.
 
     Raises:
         OptionError: nothing is to be done, a method is named twice, or as `questions_of`.
@@ -188,41 +126,62 @@ def prepare(
         raise OptionError("name at least one method and one metric")
     for contender in contenders:
         contender.explainer(base)  # an option that means nothing is said before any work
-    questions = questions_of(
-        base, images, metrics, target=target, masks=masks, seed=seed, shown=shown, advance=advance
+    may_go = frozenset(optional)
+    questions, unfit = questions_of(
+        base,
+        images,
+        metrics,
+        target=target,
+        masks=masks,
+        seed=seed,
+        shown=shown,
+        optional=may_go,
+        advance=advance,
     )
-    return Evaluation(base, tuple(contenders), dict(metrics), tuple(questions), seed)
+    whole = Evaluation(base, tuple(contenders), dict(metrics), tuple(questions), seed, may_go, unfit)
+    return whole.without(unfit)
 
 
 def numbers(
     evaluation: Evaluation,
     store: Store | None = None,
-    left_out: Callable[[Contender, SrdOnnxError], None] = lambda *_: None,
+    left_out: Callable[[str, SrdOnnxError], None] = lambda *_: None,
 ) -> Iterator[Row]:
     """Every number, method by method, image by image: from the store where it is there, else computed and stored.
 
-    What is wrong with one image is a row without a value; what is wrong with the model or an option ends all.
+    What is wrong with one image is a row without a value; what is wrong with the model or an option ends all, unless it
+    is of a method or metric that may be left out. Then there are no more rows of it: `Evaluation.without` drops it.
 
     Args:
         evaluation: from `prepare`.
         store: where numbers are kept; without it they are computed anew.
-        left_out: is told of a contender that cannot explain this model and is not required.
+        left_out: is told of a contender that cannot explain this model and is not required, and of an optional metric
+            that is not for it, by name.
 
     Raises:
-        SrdOnnxError: a required contender cannot explain the model, or a metric is not for it.
+        SrdOnnxError: a required contender cannot explain the model, or a metric that is not optional is not for it.
         OutputError: the store cannot be written.
     """
     if store is not None:
         store.use(evaluation.setup())
+    unfit: set[str] = set()
+
+    def refuse(metric: str, why: SrdOnnxError) -> None:
+        unfit.add(metric)
+        left_out(metric, why)
+
+    for metric, why in evaluation.unfit.items():
+        refuse(metric, why)
+    shared: list[dict[Hashable, Any]] = [{} for _ in evaluation.questions]
     for contender in evaluation.contenders:
-        work = _Work(evaluation, contender, store, contender.identity(evaluation.base))
+        work = _Work(evaluation, contender, store, contender.identity(evaluation.base), unfit, refuse)
         try:
-            for question in evaluation.questions:
-                yield from work.rows(question)
+            for question, known in zip(evaluation.questions, shared, strict=True):
+                yield from work.rows(question, known)
         except _UnfitError as error:
             if contender.required:
                 raise error.cause from error
-            left_out(contender, error.cause)
+            left_out(contender.name, error.cause)
 
 
 class _UnfitError(Exception):
@@ -250,11 +209,13 @@ class _Work:
     contender: Contender
     store: Store | None
     method: str
+    unfit: Container[str]
+    refuse: Callable[[str, SrdOnnxError], None]
     _explainer: Explainer | None = None
     _probes: dict[tuple[int, ...], Probe] = field(default_factory=dict)
 
-    def rows(self, question: Question) -> Iterator[Row]:
-        """The answers, one after the other, in the order of what is asked."""
+    def rows(self, question: Question, shared: dict[Hashable, Any]) -> Iterator[Row]:
+        """The answers, one after the other, in the order of what is asked; for `shared` see `Explained`."""
         problem, loaded = question.problem, None
         if not problem:
             try:
@@ -263,17 +224,26 @@ class _Work:
                 problem = str(error)
         if loaded is None:
             for name in question.asks:
-                yield self._row(question, name, problem)
+                if name not in self.unfit:
+                    yield self._row(question, name, problem)
             return
-        found = self._drawn(question, loaded) if self._to_be_drawn(question, loaded) else None
+        found = self._drawn(question, loaded, shared) if self._to_be_drawn(question, loaded) else None
         for name in question.asks:
+            if name in self.unfit:
+                continue
             if "mask" in self.evaluation.metrics[name].needs and loaded.mask is None:
                 yield self._row(question, name, loaded.no_mask)
                 continue
             known: Number | str | None = self._known(question, loaded, name)
             if known is None:
-                found = found or self._map(question, loaded)
-                known = self._score(question, loaded, name, found)
+                found = found or self._map(question, loaded, shared)
+                try:
+                    known = self._score(question, loaded, name, found)
+                except SrdOnnxError as error:
+                    if name not in self.evaluation.optional:
+                        raise
+                    self.refuse(name, error)
+                    continue
             yield self._row(question, name, known)
 
     def _known(self, question: Question, loaded: Loaded, name: str) -> Number | None:
@@ -289,8 +259,8 @@ class _Work:
             return False
         return self.store.map(place_of(self.method, question, loaded)) is None
 
-    def _drawn(self, question: Question, loaded: Loaded) -> _Map:
-        found = self._map(question, loaded)
+    def _drawn(self, question: Question, loaded: Loaded, shared: dict[Hashable, Any]) -> _Map:
+        found = self._map(question, loaded, shared)
         if self.store is not None and found.explained is not None:
             flat, _ = as_picture(found.explained.map.astype(np.float32))
             self.store.add_map(place_of(self.method, question, loaded), flat / clip_value(flat))
@@ -313,7 +283,7 @@ class _Work:
             self.store.add(place, _described(metric), number)
         return number
 
-    def _map(self, question: Question, loaded: Loaded) -> _Map:
+    def _map(self, question: Question, loaded: Loaded, shared: dict[Hashable, Any]) -> _Map:
         target, first = question.target, self._explainer is None
         assert target is not None
         try:
@@ -330,7 +300,7 @@ class _Work:
         of_seed, booked = float(one.meta["seed_value"]), float(one.meta["sum_ledger"])
         relevance = one.relevance.astype(np.float64)
         explained = Explained(
-            probe, loaded.input, target, relevance, question.seed, of_seed, booked, loaded.mask
+            probe, loaded.input, target, relevance, question.seed, of_seed, booked, loaded.mask, shared
         )
         return _Map(explained, float(one.meta["seconds"]["run"]))
 

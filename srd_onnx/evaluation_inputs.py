@@ -1,7 +1,7 @@
 """What an evaluation asks about: photos with the class that is explained in each, their masks, and grids of them."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,8 +99,9 @@ def questions_of(
     masks: Masks | None = None,
     seed: int = 0,
     shown: int = 0,
+    optional: Container[str] = (),
     advance: Callable[[], None] = lambda: None,
-) -> list[Question]:
+) -> tuple[list[Question], dict[str, OptionError]]:
     """All that is asked: first the photos, then the grids.
 
     Args:
@@ -112,20 +113,32 @@ def questions_of(
         masks: where the objects are.
         seed: of everything random.
         shown: the maps of so many photos, the first ones that can be read, are drawn.
+        optional: metrics that are left out where these images or their layout do not allow them.
         advance: called after each photo.
 
+    Returns:
+        the questions; and the metrics that were left out, with the reason.
+
     Raises:
-        OptionError: the model has several inputs; a metric needs masks, and there are none; or masks are given for
-            what is no photo.
+        OptionError: the model has several inputs; a metric needs masks or a grid, and there can be none; or masks are
+            given for what is no photo.
         UnknownTargetError: the target does not exist.
     """
     if len(explainer.ports) > 1:
         raise OptionError("metrics are for models with one input")
     if masks is not None and not isinstance(explainer.preprocess, Preprocess):
         raise OptionError("masks cannot follow a preprocessing that is a function: give a Preprocess")
-    asking = [name for name, metric in metrics.items() if "mask" in metric.needs]
-    if asking and masks is None:
-        raise OptionError(f"{', '.join(asking)}: the object must be known; give masks")
+    unfit = {}
+    for name, metric in metrics.items():
+        if "mask" in metric.needs and masks is None:
+            unfit[name] = OptionError("the object must be known; give masks")
+        elif "grid" in metric.needs and len(explainer.ports[0].axes.positions) != 2:
+            unfit[name] = OptionError("a grid needs an input with rows and columns")
+        elif "grid" in metric.needs and len(images) < CELLS and name in optional:
+            unfit[name] = OptionError(f"a grid takes {CELLS} images of different classes")
+    if needed := [name for name in unfit if name not in optional]:
+        raise OptionError(f"{', '.join(needed)}: {unfit[needed[0]]}")
+    fit = {name: metric for name, metric in metrics.items() if name not in unfit}
     reader = _Reader(explainer, masks)
     photos = []
     for path in images:
@@ -133,12 +146,18 @@ def questions_of(
         advance()
     found, left = [], shown
     for photo in photos:
-        asks = tuple(name for name, metric in metrics.items() if "grid" not in metric.needs)
+        asks = tuple(name for name, metric in fit.items() if "grid" not in metric.needs)
         drawn = left > 0 and not photo.problem
         left -= drawn
         found.append(reader.question(photo, asks, seed, drawn=drawn))
-    gridded = tuple(name for name, metric in metrics.items() if "grid" in metric.needs)
-    return found + (list(_gridded(reader, photos, gridded, seed)) if gridded else [])
+    gridded = tuple(name for name, metric in fit.items() if "grid" in metric.needs)
+    try:
+        found += list(_gridded(reader, photos, gridded, seed)) if gridded else []
+    except OptionError as error:
+        if not all(name in optional for name in gridded):
+            raise
+        unfit |= dict.fromkeys(gridded, error)
+    return found, unfit
 
 
 def _gridded(
@@ -263,10 +282,7 @@ class _Reader:
     def _load_grid(self, members: Sequence[_Photo], cell: int) -> Loaded:
         inputs = [next(iter(self._data(member).data.values())) for member in members]
         port = self.explainer.ports[0]
-        axes = [axis - port.has_batch for axis in port.axes.positions]
-        if len(axes) != 2:
-            raise OptionError("a grid needs an input with rows and columns")
-        rows, columns = axes
+        rows, columns = (axis - port.has_batch for axis in port.axes.positions)
         # Where the model takes any size the photos keep theirs.
         open_size = all(port.declared[axis] is None for axis in port.axes.positions)
         grown = 2 if open_size else 1

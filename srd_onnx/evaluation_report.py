@@ -66,7 +66,7 @@ def to_document(
         evaluation: what was asked.
         rows: the answers.
         command: the command line.
-        left_out: methods that cannot explain this model, and why.
+        left_out: methods that cannot explain this model and metrics that are not for it, and why.
         notes: what the user was told.
     """
     base = evaluation.base

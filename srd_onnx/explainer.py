@@ -15,6 +15,7 @@ from graph_rules import EXPANSIONS, RULES
 from srd_onnx import runtime
 from srd_onnx.apop import ApopResult, pattern_results
 from srd_onnx.decision import Decision, decisions
+from srd_onnx.deployed import as_deployed, tops_of, with_weights_of
 from srd_onnx.describe import describe
 from srd_onnx.engine import (
     Result,
@@ -31,7 +32,7 @@ from srd_onnx.inputs import (
 )
 from srd_onnx.inside import each_erf, each_preactivations, each_ratios, listed
 from srd_onnx.layers import Layer
-from srd_onnx.methods import SRD, Method, method_named, peer_settings
+from srd_onnx.methods import SRD, Method, method_named, peer_settings, require_its_own
 from srd_onnx.methods.run import Attributing
 from srd_onnx.options import DEFAULT_PRESET, NO_FOCUS
 from srd_onnx.pattern_run import Kind, Pattern
@@ -79,7 +80,13 @@ class Explainer(Subject):
         super().__init__(model, **settings)
 
     def with_method(self, method: Method | None, preset: str = DEFAULT_PRESET, **changes: Any) -> Self:
-        """The same model, explained by another method; by SRD (None) with these options."""
+        """The same model, explained by another method; by SRD (None) with these options.
+
+        Raises:
+            OptionError: an option means nothing, or nothing to this method.
+        """
+        if method is not None:
+            require_its_own(method, changes)
         other = self.with_options("paper" if method else preset, **changes)
         other.method = method
         return other
@@ -255,7 +262,8 @@ class Explainer(Subject):
             at_least_one("batch", batch)
             shapes |= {p.name: (batch, *shapes[p.name][1:]) for p in self.ports if p.has_batch}
         with runtime.enough_memory():
-            model = standalone(compile_model(self.model.proto, self.case(shapes), RULES, EXPANSIONS))
+            compiled = compile_model(self.model.proto, self.case(shapes), RULES, EXPANSIONS)
+            model = with_weights_of(self.model.proto, standalone(compiled))
         onnx.checker.check_model(model)
         if path is not None:
             atomic_write(path, model.SerializeToString())
@@ -342,7 +350,7 @@ class Explainer(Subject):
         several = several and self.method is None
         make = functools.partial(self._compiled, shapes, explained, free=free, several=several)
         key = (tuple(sorted(shapes.items())), explained, free, several)
-        return Run(self.kept(key, make), self.feeds(items, size))
+        return Run(self.kept(key, make), self.feeds(items, size), None if explained else as_deployed(self))
 
     def _compiled(
         self, shapes: dict[str, tuple[int, ...]], explained: str | None, *, free: bool, several: bool
@@ -366,11 +374,14 @@ class Explainer(Subject):
         scores = np.asarray(result.scores[row], np.float32)
         is_class = isinstance(target, int)
         if row not in run.facts:
-            top = self._top(scores) if is_class or label else []
-            run.facts[row] = describe(self, run.plan, item, self.method) | {"top5": top}
+            tops = (
+                tops_of(scores, run.deployed_scores(row), self.label) if is_class or label else {"top5": []}
+            )
+            run.facts[row] = describe(self, run.plan, item, self.method) | tops
         sums = {"seed_value": seed, "sum_relevance": total, "sum_ledger": sum(ledger.values())}
         rival = result.rival.of(row, self.label) if result.rival else None
-        warned = warnings_of(*sums.values(), complete=not self.method or self.method.complete, rival=rival)
+        complete, deployed = not self.method or self.method.complete, run.facts[row].get("deployed")
+        warned = warnings_of(*sums.values(), complete=complete, rival=rival, deployed=deployed)
         meta = run.facts[row] | sums | {"rival": rival, "warnings": list(warned), "seconds": run.seconds}
         return Explanation(
             relevance=next(iter(maps.values())),
@@ -384,7 +395,3 @@ class Explainer(Subject):
             label=label,
             name=item.name,
         )
-
-    def _top(self, scores: Array) -> list[dict[str, Any]]:
-        best = [int(i) for i in np.argsort(-scores, kind="stable")[:5]]
-        return [{"index": i, "label": self.label(i), "logit": float(scores[i])} for i in best]

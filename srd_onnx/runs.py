@@ -138,14 +138,17 @@ class Run:
     Attributes:
         ready: what was compiled.
         feeds: the inputs.
+        deployed: of a quantised model whose classes are explained, the model alone: from feeds to its output.
         facts: what is the same for all targets of an input, by its row.
     """
 
     ready: Ready
     feeds: Mapping[str, Array]
+    deployed: Callable[[Mapping[str, Array]], Array] | None = None
     facts: dict[int, dict[str, Any]] = field(default_factory=dict)
     _began: float = field(default_factory=time.perf_counter)
     _first: Result | None = None
+    _deployed: Array | None = None
     _ratios: tuple[tuple[LayerRatios, ...], dict[str, Array]] | None = None
 
     @property
@@ -170,6 +173,12 @@ class Run:
             seed = np.full(batch, target if target < count else TOP_CLASS, np.int64)
         self._first = self.ready(self.feeds, seed)
         return self._first.scores
+
+    def deployed_scores(self, row: int) -> Array | None:
+        """What the model alone says to an input, [K']; None where that is not asked for."""
+        if self._deployed is None and self.deployed is not None:
+            self._deployed = self.deployed(self.feeds).reshape(self.plan.batch, -1)
+        return None if self._deployed is None else self._deployed[row]
 
     def results(self, seeds: Sequence[Array], way: Way | None = None) -> list[Result]:
         """Explanations of T seeds, each int64 [N] targets or directions [N, K].

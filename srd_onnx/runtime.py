@@ -44,6 +44,8 @@ Request = Literal["auto", "cuda", "cpu"]
 
 _log = logging.getLogger("srd_onnx")
 
+# The second puts pairs of QuantizeLinear and DequantizeLinear around a Reshape; of int8 since opset 21 wrong ones.
+_QUANTISING = ["WeightBiasQuantization", "QDQPropagationTransformer"]
 _FATAL_ONLY = 4  # ONNX Runtime's log levels: 0 verbose, 1 info, 2 warning, 3 error, 4 fatal
 _OUT_OF_MEMORY = re.compile(r"failed to allocate|out of memory|bad_alloc", re.IGNORECASE)
 
@@ -96,6 +98,7 @@ def make_session(
     threads: int | None = None,
     *,
     optimise: bool = True,
+    as_written: bool = True,
 ) -> onnxruntime.InferenceSession:
     """Open a silent session that runs on the first of `providers`, or says why it does not.
 
@@ -104,6 +107,8 @@ def make_session(
         providers: as `choose_providers` returns them, the wanted one first.
         threads: threads within one operator; None leaves the choice to ONNX Runtime.
         optimise: let ONNX Runtime fuse and reorder; without it every node runs as written.
+        as_written: do not let it quantise more than the model does. By default it quantises float weights between
+            quantised activations, with one scale for a whole tensor.
 
     Raises:
         InvalidModelError: ONNX Runtime refuses the model.
@@ -119,6 +124,7 @@ def make_session(
                 _options(threads, optimise=optimise),
                 providers=[(name, CUDA_OPTIONS if name == CUDA else {}) for name in providers],
                 enable_fallback=0,
+                disabled_optimizers=_QUANTISING if as_written else [],
             )
     except ORT_ERRORS as error:
         raise _translated(error, "ONNX Runtime cannot load the model", otherwise=InvalidModelError) from error

@@ -16,6 +16,7 @@ def warnings_of(
     *,
     complete: bool = True,
     rival: Mapping[str, Any] | None = None,
+    deployed: Mapping[str, Any] | None = None,
 ) -> Iterator[str]:
     """What the numbers of one explanation warn of.
 
@@ -26,11 +27,17 @@ def warnings_of(
         complete: map and ledger are to add up to the seed, as the method has it.
         rival: the strongest other class: its index and label, and the likeness, the correlation of what enters at the
             boundary for it with what enters for the target (None if that is not defined). None for no such class.
+        deployed: the class that the deployed model predicts, its index and label, where that is not the one that the
+            explained numbers predict; else None.
     """
-    if rival is not None and (rival["likeness"] or 0.0) > LIKENESS:
-        name = f"class {rival['index']}" if rival["label"] is None else f"{rival['label']} ({rival['index']})"
+    if deployed is not None:
         yield (
-            f"the map barely changes with the class: for {name} it starts from nearly the same (correlation "
+            f"the prediction hangs on rounding: run alone, in integer kernels, the model predicts {_named(deployed)}. "
+            "What is explained is the network as the file has it, in floating point"
+        )
+    if rival is not None and (rival["likeness"] or 0.0) > LIKENESS:
+        yield (
+            f"the map barely changes with the class: for {_named(rival)} it starts from nearly the same (correlation "
             f"{rival['likeness']:.3f}, more than {LIKENESS:g}), so it shows what speaks for both. What tells them "
             "apart is the contrast of the two"
         )
@@ -48,3 +55,7 @@ def warnings_of(
             f"most of the relevance is not in the map: it sums to {total:.3g}, and {booked:.3g} sits in the ledger, "
             "which says where"
         )
+
+
+def _named(one: Mapping[str, Any]) -> str:
+    return f"class {one['index']}" if one["label"] is None else f"{one['label']} ({one['index']})"

@@ -167,12 +167,13 @@ def _same(_attrs: Attrs, _operands: Sequence[Any], _held: frozenset[int]) -> Rep
 
 
 def _rounded(_attrs: Attrs, operands: Sequence[Any], _held: frozenset[int]) -> Replay:
-    """In the units of the dequantised tensor: what rounding and saturation change is constant."""
+    """In the units of the dequantised tensor: what rounding changes is constant, and all that saturates."""
     x, scale, zero = operands
     shape = [1, -1, *[1] * (x.ndim - 2)] if scale.ndim else []
     s, z0 = scale.reshape(shape).astype(np.float64), zero.reshape(shape).astype(np.float64)
-    kept = np.clip(np.rint(x.astype(np.float32) / s.astype(np.float32)) + z0, -128, 127)
-    return lambda z: [z[0] + ((kept - z0) * s - x)]
+    whole = np.rint(x.astype(np.float32) / s.astype(np.float32)) + z0
+    real = (np.clip(whole, -128, 127) - z0) * s
+    return lambda z: [np.where((whole >= -128) & (whole <= 127), z[0] + (real - x), real)]
 
 
 def _dynamically_rounded(_attrs: Attrs, operands: Sequence[Any], _held: frozenset[int]) -> Replay:

@@ -10,10 +10,13 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+import onnx
 import pytest
+from onnx import helper
 from PIL import Image
 
 from srd_onnx.cli.evaluate import USUAL_METHODS, USUAL_METRICS, several
@@ -24,6 +27,7 @@ from srd_onnx.methods import METHODS, SRD
 from srd_onnx.metrics import METRICS
 from tests.cli_tools import command, document, run, saved
 from tests.evaluation_nets import colour_net, photos
+from tests.nets import model_of
 
 PLACE = (
     "--scale",
@@ -150,6 +154,41 @@ def test_masks_bring_their_metrics(tmp_path: Path) -> None:
         result = run(*arguments, *more)
         assert result.exit_code == 2
         assert message in result.stderr
+
+
+def without_channels() -> onnx.ModelProto:
+    """Of grey pictures without a channel axis, which most ways to change an input cannot do without."""
+    nodes = [
+        helper.make_node("Flatten", ["input"], ["f"], name="flatten"),
+        helper.make_node("MatMul", ["f", "w"], ["output"], name="fc"),
+    ]
+    weights: dict[str, np.ndarray[Any, Any]] = {
+        "w": np.random.default_rng(0).standard_normal((256, 4)).astype(np.float32)
+    }
+    return model_of(nodes, weights, (["N", 16, 16], ["N", 4]))
+
+
+def test_all_metrics_are_those_that_fit_and_the_others_say_why(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).random((1, 16, 16), np.float32))
+    flat = saved(without_channels(), tmp_path / "flat.onnx")
+    arguments = [
+        "evaluate", flat, tmp_path / "x.npy", "--layout", "NHW", "--methods", "srd,saliency", "-o", tmp_path / "out",
+    ]  # fmt: skip
+    result = run(*arguments, "--metrics", "all")
+    assert result.exit_code == 0
+    found = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    left = found["left_out"]
+    assert left["pointing-game"] == "the object must be known; give masks"
+    assert left["grid-pointing-game"] == "a grid takes 4 images of different classes"
+    assert left["insertion"].endswith("one channel axis; input 'input' has the layout NHW")
+    assert set(found["metrics"]) == set(METRICS) - set(left) >= {"sparseness", "mprt", "completeness"}
+    assert {row["metric"] for row in found["rows"]} == set(found["metrics"])
+    said = " " + " ".join(result.stderr.split())
+    assert all(said.count(f" {name} is left out: {why}") == 1 for name, why in left.items())
+    result = run(*arguments, "--metrics", "sparseness,insertion")
+    assert result.exit_code == 2
+    assert "one channel axis; input 'input' has the layout NHW" in " ".join(result.stderr.split())
+    assert not set(METHODS) & set(METRICS)  # what is left out is named alone
 
 
 def test_a_bad_photo_is_rows_and_exit_2(tmp_path: Path) -> None:
@@ -303,6 +342,7 @@ def test_all_stands_alone() -> None:
         (("--metrics", "sparsenes"), "there is no metric 'sparsenes'; did you mean 'sparseness'?"),
         (("--metrics", "sparseness:k=1"), "metric 'sparseness' has no parameter 'k'"),
         (("--methods", "srd:x=1"), "method 'srd' has no option 'x'"),
+        (("--methods", "saliency:boundary=relu"), "boundary: of SRD and of activation maps"),
         (("--target", "ultraviolet"), "ultraviolet"),
     ],
 )
@@ -362,6 +402,10 @@ def test_the_picture_says_which_method(tmp_path: Path) -> None:
         (
             ("--method", "saliency", "--sign", "positive"),
             "sign: an option of SRD, which the method 'saliency'",
+        ),
+        (
+            ("--method", "saliency", "--boundary", "relu"),
+            "boundary: of SRD and of activation maps, which are made at a layer; the method 'saliency' has none",
         ),
     ],
 )

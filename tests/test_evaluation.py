@@ -10,12 +10,14 @@ import cv2
 import numpy as np
 import pytest
 
+from srd_onnx.contenders import Contender, contender_named
 from srd_onnx.errors import OptionError, SrdOnnxError, UnsupportedCaseError
-from srd_onnx.evaluation import UNDEFINED, Contender, Row, contender_named, numbers, prepare
+from srd_onnx.evaluation import UNDEFINED, Row, numbers, prepare
 from srd_onnx.evaluation_store import Store, open_store
 from srd_onnx.explainer import Explainer
 from srd_onnx.masks import read_masks
 from srd_onnx.methods import Method
+from srd_onnx.metrics import metric_named
 from srd_onnx.metrics.metric import Explained, Metric
 from srd_onnx.preprocess import Preprocess, read_image
 from tests.evaluation_nets import broken, drawn, explainer, metric, photos, total, undefined
@@ -135,6 +137,50 @@ def test_what_is_wrong_with_a_metric_ends_all(tmp_path: Path) -> None:
         evaluated(photos(tmp_path, "red"), metric("wrong", wrong))
 
 
+def test_an_optional_metric_that_is_not_for_the_model_is_left_out(tmp_path: Path) -> None:
+    def late(explained: Explained) -> float:
+        if explained.target == 2:
+            raise OptionError("layers=99: the model has 2")
+        return 1.0
+
+    images = photos(tmp_path, "red", "blue")
+    asked = {one.name: one for one in (
+        metric("total", total), metric("late", late), metric("inside", total, "mask"), metric("grid", total, "grid"),
+    )}  # fmt: skip
+    contenders = [contender_named(name) for name in METHODS]
+    evaluation = prepare(explainer(), images, contenders, asked, optional=("late", "inside", "grid"))
+    left: dict[str, str] = {}
+    rows = list(numbers(evaluation, left_out=lambda name, why: left.update({name: str(why)})))
+    assert left == {
+        "inside": "the object must be known; give masks",
+        "grid": "a grid takes 4 images of different classes",
+        "late": "layers=99: the model has 2",
+    }
+    assert [(row.method, row.metric) for row in rows] == [
+        ("srd", "total"), ("srd", "late"), ("srd", "total"),
+        *((name, "total") for name in METHODS[1:] for _ in images),
+    ]  # fmt: skip
+    assert set(evaluation.metrics) == {"total", "late"}
+    assert set(evaluation.without(left).metrics) == {"total"}
+    with pytest.raises(OptionError, match="layers=99"):
+        list(numbers(prepare(explainer(), images, contenders, asked, optional=("inside", "grid"))))
+    with pytest.raises(OptionError, match="inside: the object must be known; give masks"):
+        prepare(explainer(), images, contenders, asked, optional=("late", "grid"))
+
+
+def test_an_optional_grid_is_left_out_where_photos_differ_in_size(tmp_path: Path) -> None:
+    from tests.evaluation_nets import colour_net, photo_of
+
+    base = explainer(colour_net("S"))
+    images = [*photos(tmp_path, "red", "green", "blue"), photo_of(tmp_path / "x.png", "white", size=20)]
+    asked = {"grid": metric("grid", total, "grid"), "total": metric("total", total)}
+    evaluation = prepare(base, images, [contender_named("srd")], asked, optional=["grid"])
+    assert "a grid needs photos of one size" in str(evaluation.unfit["grid"])
+    assert {row.metric for row in numbers(evaluation)} == {"total"}
+    with pytest.raises(OptionError, match="a grid needs photos of one size"):
+        prepare(base, images, [contender_named("srd")], asked)
+
+
 def unfit(*, required: bool) -> Contender:
     def make(*_: object) -> Any:
         raise UnsupportedCaseError("there is no attention")
@@ -149,7 +195,7 @@ def test_a_method_that_cannot_explain_the_model_ends_all_or_is_left_out(tmp_path
     contenders = [unfit(required=False), contender_named("srd")]
     evaluation = prepare(explainer(), images, contenders, {"total": metric("total", total)})
     left: dict[str, str] = {}
-    rows = list(numbers(evaluation, left_out=lambda one, why: left.update({one.name: str(why)})))
+    rows = list(numbers(evaluation, left_out=lambda one, why: left.update({one: str(why)})))
     assert left == {"rollout": "there is no attention"}
     assert [row.method for row in rows] == ["srd", "srd"]
 
@@ -176,6 +222,42 @@ def test_srd_takes_part_with_options(tmp_path: Path) -> None:
         contender_named("srd:smooth=x")
     with pytest.raises(OptionError, match="seed='x' is not one of"):
         evaluated(images, metric("total", total), methods=["srd:seed=x"])
+
+
+def test_an_activation_map_takes_part_with_its_layer(tmp_path: Path) -> None:
+    images = photos(tmp_path, "red")
+    cams = ["hirescam", "hirescam:boundary=relu", "hirescam:boundary=input"]
+    with open_store(tmp_path / "kept.sqlite") as store:
+        found = values(evaluated(images, metric("total", total), methods=cams, store=store))
+        assert store.count() == 3
+    for name in cams:
+        layer = name.partition("=")[2] or "encoder"
+        other = Explainer(
+            explainer().model.proto, method="hirescam", boundary=layer, preprocess=Preprocess(scale=1 / 255)
+        )
+        (one,) = other.explain(images[0])
+        assert found["0_red.png", name] == pytest.approx(float(one.relevance.sum()), rel=1e-5)
+    assert found["0_red.png", cams[0]] == found["0_red.png", cams[1]] != found["0_red.png", cams[2]]
+    contender = contender_named("reciprocam:boundary=relu,mask=gaussian")
+    assert contender.options == {"boundary": "relu"}
+    assert contender.method is not None
+    assert contender.method.parameters == {"mask": "gaussian"}
+    with pytest.raises(OptionError, match="boundary 'nowhere' is not a tensor"):
+        evaluated(images, metric("total", total), methods=["gradcam:boundary=nowhere"])
+
+
+@pytest.mark.parametrize("name", ["saliency", "rise:masks=2", "random"])
+def test_a_method_that_is_made_at_no_layer_takes_no_boundary(tmp_path: Path, name: str) -> None:
+    said = f"boundary: of SRD and of activation maps, .*; the method '{name.partition(':')[0]}' has none"
+    separator = "," if ":" in name else ":"
+    with pytest.raises(OptionError, match=said):
+        evaluated(
+            photos(tmp_path, "red"), metric("total", total), methods=[f"{name}{separator}boundary=relu"]
+        )
+    with pytest.raises(OptionError, match=said):
+        Explainer(explainer().model.proto, method=name, boundary="relu")
+    with pytest.raises(OptionError, match="sign: an option of SRD"):
+        explainer().with_method(contender_named(name).method, sign="positive")
 
 
 def test_what_means_nothing_is_refused_before_any_work(tmp_path: Path) -> None:
@@ -282,6 +364,33 @@ def test_a_photo_that_fits_no_grid_says_why(tmp_path: Path) -> None:
 
 
 # What is kept
+
+
+def test_what_does_not_depend_on_the_method_is_computed_once(tmp_path: Path) -> None:
+    images = photos(tmp_path, "red", "blue")
+    seen: dict[int, list[Explained]] = {}
+
+    def counted(explained: Explained) -> float:
+        seen.setdefault(explained.target, []).append(explained)
+        return total(explained)
+
+    asked = [metric_named("faithfulness-correlation:runs=20,subset=50"), metric_named("infidelity:grid=4")]
+    rows = evaluated(images, *asked, metric("counted", counted))
+    for row in rows:
+        if row.metric == "counted":
+            continue
+        alone = evaluated(
+            [row.image], *(one for one in asked if one.name == row.metric), methods=[row.method]
+        )
+        assert alone[0].value == row.value
+    for explained in seen.values():
+        assert len(explained) == len(METHODS)
+        first = explained[0].shared
+        assert {key[0] for key in first if isinstance(key, tuple)} == {"subsets", "patches"}
+        assert all(one.shared is first for one in explained)
+        assert len({id(one.own) for one in explained}) == len(METHODS)
+    (red,), (blue,) = ({id(one.shared) for one in explained} for explained in seen.values())
+    assert red != blue
 
 
 def counting(name: str, calls: list[str]) -> Metric:

@@ -222,3 +222,73 @@ def test_integers_of_unknown_scale_are_refused_in_words() -> None:
     model = s.model(s.op("Cast", whole, to=TensorProto.FLOAT), (1, 8, 6))
     with pytest.raises(SrdOnnxError, match="which Relu computes, is not known"):
         explained(model, "NTC")
+
+
+def rectified(*, clip: bool, zero: Array, scales: Array, axis: int = 1) -> ModelProto:
+    """``V relu6(W x)`` in integers from 0 to 6; the ReLU6 as a Clip before them, or as nothing but their ends."""
+    s = Sketch()
+    flat = s.op("Flatten", "x0")
+    w = s.const(s.rng.standard_normal((144, 4)).astype(np.float32) * 0.7)
+    v = s.const(s.rng.standard_normal((4, 3)).astype(np.float32))
+    h = s.op("MatMul", flat, w)
+    if clip:
+        # Per channel: the ends of the integers, which lie at other numbers in each.
+        high = s.const((255 * scales).astype(np.float32))
+        h = s.op("Min", s.op("Relu", h), high)
+    scale, shift = s.const(scales.astype(np.float32)), s.const(zero)
+    attrs = {"axis": axis} if scales.ndim else {}
+    whole = s.op("QuantizeLinear", h, scale, shift, **attrs)
+    return s.model(s.op("MatMul", s.op("DequantizeLinear", whole, scale, shift, **attrs), v))
+
+
+@pytest.mark.parametrize("name", ["uint8", "int8", "each"])
+def test_integers_that_end_act_as_the_clip_that_is_left_out(name: str) -> None:
+    scales = np.array([3, 4, 5, 6]) / 255 if name == "each" else np.array(6 / 255)
+    kind, low = (np.int8, -128) if name == "int8" else (np.uint8, 0)
+    zero = np.full(scales.shape, low, kind)
+    x = np.random.default_rng(0).standard_normal(SHAPE).astype(np.float32)
+    found, clipped = (
+        Explainer(
+            rectified(clip=clip, zero=zero, scales=scales), layout="NCHW", providers="cpu", boundary="x0"
+        ).explain(x, [0, 1, 2])
+        for clip in (False, True)
+    )
+    for a, b in zip(found, clipped, strict=True):
+        np.testing.assert_allclose(a.relevance, b.relevance, atol=1e-5)
+        assert a.residual == pytest.approx(0, abs=1e-4)
+    straight = rectified(clip=False, zero=np.array(128, np.uint8), scales=np.array(0.5))  # from -64 to 63.5
+    (other,) = Explainer(straight, layout="NCHW", providers="cpu", boundary="x0").explain(x, 0)
+    assert np.abs(other.relevance - found[0].relevance).max() > 0.1  # or nothing would have saturated
+
+
+def test_a_number_at_the_last_step_is_not_cut_off() -> None:
+    """127.4 becomes 127, as 126.6 does; 127.6 becomes 127 too, but there is no step for it."""
+    s = Sketch()
+    one, zero = s.const(np.float32(1)), s.zero(0, np.int8)
+    words = s.op("QuantizeLinear", "x0", one, zero)
+    model = s.model(s.op("Neg", s.op("DequantizeLinear", words, one, zero)), shape=(1, 6))
+    x = np.array([[127.4, 126.6, 127.6, -128.4, -128.6, 0.4]], np.float32)
+    found = Explainer(model, layout="NC", providers="cpu", boundary="x0").explain(x, list(range(6)))
+    np.testing.assert_allclose(
+        [-float(one.relevance.sum()) for one in found], [127.4, 126.6, 0, -128.4, 0, 0.4], rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("head", ["", "Softmax", "LogSoftmax"])
+@pytest.mark.parametrize("method", ["srd", "saliency", "gradient-x-input"])
+def test_a_score_that_is_cut_off_is_explained_all_the_same(method: str, head: str) -> None:
+    """z = 2 a + b is 7, and becomes 5; relevance is that of 7, and what is cut off is in the ledger."""
+    s = Sketch()
+    w = s.const(np.array([[2, 0], [1, 1]], np.float32))
+    scale, zero = s.const(np.float32(5 / 127)), s.zero(0, np.int8)
+    words = s.op("QuantizeLinear", s.op("MatMul", "x0", w), scale, zero)
+    scores = s.op("DequantizeLinear", words, scale, zero)
+    model = s.model(s.op(head, scores) if head else scores, shape=(1, 2))
+    boundary = "x0" if method == "srd" else None
+    x = np.array([[3, 1]], np.float32)
+    (one,) = Explainer(model, method=method, layout="NL", providers="cpu", boundary=boundary).explain(x, 0)
+    expected = [2, 1] if method == "saliency" else [6, 1]
+    np.testing.assert_allclose(one.relevance.ravel(), expected, rtol=1e-5)
+    assert one.score == pytest.approx(5, rel=1e-5)
+    if method == "srd":
+        assert sum(one.ledger.values()) == pytest.approx(-2, rel=1e-4)

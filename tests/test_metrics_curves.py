@@ -165,7 +165,7 @@ def test_few_inputs_are_in_memory_and_none_is_asked_for_twice() -> None:
     assert isinstance(probe, NumpyProbe)
     assert probe.count == 2 * 27 + 2
     assert max(map(len, probe.asked)) <= AT_ONCE
-    other = replace(one, map=-one.map)  # another method on the same input: the same dictionary
+    other = replace(one, map=-one.map, own={})  # another method on the same input: the same dictionary
     assert other.shared is one.shared
     assert score("deletion", other) != score("deletion", one)
     assert probe.count == 3 * 27 + 2
@@ -176,7 +176,7 @@ def test_what_is_shared_is_what_would_be_computed() -> None:
     for name in METRICS:
         score(name, warm)
     other = replace(warm, map=np.roll(warm.map, 1), seed=4)
-    fresh = replace(other, shared={})
+    fresh = replace(other, shared={}, own={})
     for name in (
         "insertion",
         "deletion:baseline=mean",
@@ -184,7 +184,7 @@ def test_what_is_shared_is_what_would_be_computed() -> None:
         "infidelity:grid=2",
     ):
         assert score(name, other) == score(name, fresh) != score(name, warm)
-        assert score(name, replace(warm, shared={})) == score(name, warm)
+        assert score(name, replace(warm, shared={}, own={})) == score(name, warm)
 
 
 # Pixel flipping
@@ -237,7 +237,7 @@ def test_road_in_both_orders() -> None:
         assert score(f"road-{name}:noise=0", one) == pytest.approx(expected, rel=1e-5)
         assert metric_named(f"road-{name}").parameters["percentages"] == [10, 30, 50, 70, 90]
     assert score("road-lerf", one) > score("road-morf", one) + 0.2
-    opposite = replace(one, map=-one.map, shared={})
+    opposite = replace(one, map=-one.map, shared={}, own={})
     assert score("road-morf:noise=0", opposite) == pytest.approx(score("road-lerf:noise=0", one))
 
 
@@ -250,7 +250,7 @@ def test_road_counts_predictions_as_its_authors_do() -> None:
 def test_the_noise_of_road_is_in_units_of_the_input_and_drawn_by_the_seed() -> None:
     one = large()
     noisy = score("road-morf:noise=0.1", one)
-    assert noisy == score("road-morf:noise=0.1", replace(one, shared={}))
+    assert noisy == score("road-morf:noise=0.1", replace(one, shared={}, own={}))
     assert noisy != score("road-morf:noise=0.1", replace(one, seed=1))
     assert isinstance(one.probe, NumpyProbe)
     one.probe.asked.clear()

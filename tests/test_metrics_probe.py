@@ -137,7 +137,7 @@ def test_what_metrics_cannot_deal_with_is_refused() -> None:
         probe(batch=0)
     flat = model_of([make("Flatten", ["input"], ["output"], name="f")], {}, (["N", 4, 4], ["N", 16]))
     with pytest.raises(OptionError, match="one channel axis; input 'input' has the layout NHW"):
-        probe(flat, layout="NHW")
+        _ = probe(flat, layout="NHW").channel_axis
 
 
 def test_a_score_that_is_no_number_is_refused() -> None:

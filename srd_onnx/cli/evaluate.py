@@ -30,7 +30,8 @@ from srd_onnx.errors import OptionError, SrdOnnxError
 
 if TYPE_CHECKING:
     from srd_onnx.cli.pace import Pace
-    from srd_onnx.evaluation import Contender, Evaluation, Row
+    from srd_onnx.contenders import Contender
+    from srd_onnx.evaluation import Evaluation, Row
     from srd_onnx.evaluation_store import Store
     from srd_onnx.explainer import Explainer
     from srd_onnx.masks import Masks
@@ -131,8 +132,8 @@ def evaluate(
         model, images, out, preprocess, given, layout=layout_of(layout), labels=labels, providers=provider
     )
     where = _masks(explainer, masks, mask_classes)
-    chosen = metrics_of(metrics, masked=where is not None, images=len(images))
-    _evaluate(explainer, images, contenders, chosen, where, target, seed, out, said, json=json)
+    chosen, optional = metrics_of(metrics, masked=where is not None, images=len(images))
+    _evaluate(explainer, images, contenders, chosen, optional, where, target, seed, out, said, json=json)
 
 
 def contenders_of(given: Sequence[str] | None, seed: int) -> "list[Contender]":
@@ -140,7 +141,7 @@ def contenders_of(given: Sequence[str] | None, seed: int) -> "list[Contender]":
 
     Raises: OptionError if one does not exist.
     """
-    from srd_onnx.evaluation import contender_named
+    from srd_onnx.contenders import contender_named
     from srd_onnx.methods import METHODS, SRD
 
     names = several(given)
@@ -150,8 +151,10 @@ def contenders_of(given: Sequence[str] | None, seed: int) -> "list[Contender]":
     return [contender_named(name, seed=seed) for name in names] or usual
 
 
-def metrics_of(given: Sequence[str] | None, *, masked: bool, images: int) -> "dict[str, Metric]":
-    """The metrics; of those that nobody named the ones that these images allow.
+def metrics_of(
+    given: Sequence[str] | None, *, masked: bool, images: int
+) -> "tuple[dict[str, Metric], frozenset[str]]":
+    """The metrics, of the usual ones those that these images allow; and which may be left out: those nobody named.
 
     Raises: OptionError if one does not exist.
     """
@@ -160,11 +163,14 @@ def metrics_of(given: Sequence[str] | None, *, masked: bool, images: int) -> "di
 
     names = several(given)
     chosen = {name: metric_named(name) for name in names if name != EVERY}
-    if names and names != [EVERY]:
-        return chosen
-    possible = {name: metric_named(name) for name in (METRICS if names else USUAL_METRICS)}
+    if chosen:
+        return chosen, frozenset()
+    if names:
+        return {name: metric_named(name) for name in METRICS}, frozenset(METRICS)
+    usual = {name: metric_named(name) for name in USUAL_METRICS}
     there = {"mask": masked, "grid": images >= CELLS}
-    return {name: one for name, one in possible.items() if all(there[need] for need in one.needs)}
+    possible = {name: one for name, one in usual.items() if all(there[need] for need in one.needs)}
+    return possible, frozenset(possible)
 
 
 def several(given: Sequence[str] | None) -> list[str]:
@@ -199,6 +205,7 @@ def _evaluate(
     images: Sequence[Path],
     contenders: "Sequence[Contender]",
     metrics: "Mapping[str, Metric]",
+    optional: frozenset[str],
     masks: "Masks | None",
     target: str | None,
     seed: int,
@@ -223,9 +230,12 @@ def _evaluate(
                 masks=masks,
                 seed=seed,
                 shown=_SHOWN,
+                optional=optional,
                 advance=advance,
             )
-        rows = in_order(evaluation, _numbers(evaluation, store, left_out))
+        numbers = _numbers(evaluation, store, left_out)
+        evaluation = evaluation.without(left_out)
+        rows = in_order(evaluation, [row for row in numbers if row.metric in evaluation.metrics])
         document = _written(evaluation, rows, store, left_out, said, out)
     if json:
         write_json(document)
@@ -244,9 +254,9 @@ def _numbers(evaluation: "Evaluation", store: "Store", left_out: dict[str, str])
 
     pace, rows = pace_of(evaluation), []
 
-    def without(contender: "Contender", problem: SrdOnnxError) -> None:
-        left_out[contender.name] = str(problem)
-        pace.drop(contender.name)
+    def without(name: str, problem: SrdOnnxError) -> None:
+        left_out[name] = str(problem)
+        pace.drop(name)
 
     try:
         with _bar(evaluation, pace) as advance:
@@ -310,7 +320,7 @@ def _complain(rows: "Sequence[Row]", left_out: Mapping[str, str]) -> None:
     from srd_onnx.evaluation_inputs import IN_NO_GRID
 
     for name, why in left_out.items():
-        note(f"{name} is left out, it cannot explain this model: {why}")
+        note(f"{name} is left out: {why}")
     undefined = [row for row in rows if row.error == UNDEFINED]
     if undefined:
         names = ", ".join(dict.fromkeys(f"{row.metric} of {row.method}" for row in undefined))

@@ -41,10 +41,10 @@ class Pace:
             self.maps_left[row.method] -= 1
             self._map_seconds[row.method].append(row.map_seconds)
 
-    def drop(self, method: str) -> None:
-        """A method takes part no longer."""
-        del self.maps_left[method]
-        for key in [key for key in self.left if key[0] == method]:
+    def drop(self, name: str) -> None:
+        """A method or a metric takes part no longer."""
+        del self.maps_left[name]
+        for key in [key for key in self.left if name in key]:
             del self.left[key]
 
     def remaining(self) -> tuple[float, int]:

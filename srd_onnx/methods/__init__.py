@@ -16,12 +16,22 @@ from srd_onnx.methods.fullgrad import fullgrad
 from srd_onnx.methods.gradients import gradient_times_input, saliency
 from srd_onnx.methods.guided import guided_backprop
 from srd_onnx.methods.lrp import lrp_composite, lrp_epsilon, lrp_epsilon_plus, lrp_gamma, lrp_zplus
-from srd_onnx.methods.method import SRD, Attribute, Attributed, Method
+from srd_onnx.methods.method import LAYERED, SRD, Attribute, Attributed, Method
 from srd_onnx.methods.perturbed_maps import ablationcam, reciprocam, scorecam
 from srd_onnx.named import made_by_name
 from srd_onnx.subject import Settings
 
-__all__ = ["METHODS", "SRD", "Attribute", "Attributed", "Method", "method_named", "peer_settings"]
+__all__ = [
+    "LAYERED",
+    "METHODS",
+    "SRD",
+    "Attribute",
+    "Attributed",
+    "Method",
+    "method_named",
+    "peer_settings",
+    "require_its_own",
+]
 
 METHODS: Mapping[str, Callable[..., Method]] = MappingProxyType(
     {
@@ -61,14 +71,27 @@ def peer_settings(method: Method, settings: Settings) -> Settings:
     """What `Subject` takes for a method other than SRD: the logit is explained unless something else is asked for.
 
     Raises:
-        OptionError: an option of SRD was given that means nothing here.
+        OptionError: an option was given that means nothing here.
+    """
+    require_its_own(method, settings)
+    return {**settings, "preset": "paper"}
+
+
+def require_its_own(method: Method, settings: Mapping[str, object]) -> None:
+    """Refuse options that are given and mean nothing to a method other than SRD.
+
+    Raises:
+        OptionError: there is one.
     """
     given = [name for name in ("preset", "sign", "bias", "focus", "smooth") if settings.get(name) is not None]
     if given:
         raise OptionError(
             f"{' and '.join(given)}: an option of SRD, which the method '{method.name}' does not have"
         )
-    return {**settings, "preset": "paper"}
+    if settings.get("boundary") is not None and method.family != LAYERED:
+        raise OptionError(
+            f"boundary: of SRD and of activation maps, which are made at a layer; the method '{method.name}' has none"
+        )
 
 
 def method_named(text: str) -> Method | None:

@@ -11,6 +11,7 @@ from srd_onnx.subject import Subject
 
 SRD = "srd"
 Family = Literal["gradient", "propagation", "activation map", "attention", "black box", "control"]
+LAYERED: Family = "activation map"  # made at the layer that the option `boundary` names
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,9 +2,9 @@
 
 import hashlib
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,16 +89,16 @@ def outcomes_where(
 ) -> NDArray[np.float64]:
     """`outcomes` of the explained input, each time kept in other positions and elsewhere at the baseline."""
     axis = one.probe.channel_axis
-    other = once(one, ("baseline", baseline), lambda: baseline_of(one.input, axis, baseline))
+    other = once(one.own, ("baseline", baseline), lambda: baseline_of(one.input, axis, baseline))
     return outcomes(one.probe, (mixed(one.input, other, keep, axis) for keep in keeps), one.target, of)
 
 
-def once(one: Explained, key: tuple[object, ...], make: Callable[[], T]) -> T:
-    """What `make` gives, from `one.shared` if it is there."""
-    if key not in one.shared:
-        one.shared[key] = make()
-    found: T = one.shared[key]
-    return found
+def once(found: dict[Hashable, Any], key: Hashable, make: Callable[[], T]) -> T:
+    """What `make` gives; from `found`, which is `shared` or `own` of an `Explained`, if it is there."""
+    if key not in found:
+        found[key] = make()
+    known: T = found[key]
+    return known
 
 
 def map_key(one: Explained) -> tuple[str, int, int]:

@@ -31,14 +31,18 @@ _RISE = "Petsiuk, Das, Saenko 2018, arXiv 1806.07421"
 def insertion_curve(one: Explained, steps: int, baseline: str) -> NDArray[np.float64]:
     """The target's probability with the most relevant positions on the baseline: steps + 1, from none to all."""
     return once(
-        one, ("insertion", map_key(one), steps, baseline), lambda: _curve(one, steps, baseline, revealed=True)
+        one.own,
+        ("insertion", map_key(one), steps, baseline),
+        lambda: _curve(one, steps, baseline, revealed=True),
     )
 
 
 def deletion_curve(one: Explained, steps: int, baseline: str) -> NDArray[np.float64]:
     """The target's probability without the most relevant positions: steps + 1, from the whole input to the baseline."""
     return once(
-        one, ("deletion", map_key(one), steps, baseline), lambda: _curve(one, steps, baseline, revealed=False)
+        one.own,
+        ("deletion", map_key(one), steps, baseline),
+        lambda: _curve(one, steps, baseline, revealed=False),
     )
 
 
@@ -52,7 +56,7 @@ def _curve(one: Explained, steps: int, baseline: str, *, revealed: bool) -> NDAr
     ranks = ranks_of(one.map, one.seed)
     inner = cuts_of(ranks.size, steps)[1:-1]
     between = outcomes_where(one, ((ranks < cut) == revealed for cut in inner), baseline, "probability")
-    ends = once(one, ("ends", one.target, baseline), partial(_ends, one, baseline))
+    ends = once(one.shared, ("ends", one.target, baseline), partial(_ends, one, baseline))
     nothing, everything = ends
     return np.array(
         [nothing, *between, everything] if revealed else [everything, *between, nothing], np.float64

@@ -112,7 +112,7 @@ def faithfulness_correlation_metric(
             np.put_along_axis(taken, at, values=True, axis=1)
             return drops_where(one, taken.reshape(runs, *one.map.shape), baseline, of)
 
-        found = once(one, ("subsets", one.target, one.seed, runs, subset, baseline, of), drops)
+        found = once(one.shared, ("subsets", one.target, one.seed, runs, subset, baseline, of), drops)
         return pearson(one.map.ravel()[at].sum(axis=1), found)
 
     return Metric(
@@ -157,7 +157,7 @@ def infidelity_metric(
         relevance = one.map if kind == "global" else one.map * _change(one, baseline)
         expected = np.bincount(patches.ravel(), relevance.ravel(), count).astype(np.float64)
         return infidelity(
-            expected, once(one, ("patches", one.target, grid, baseline, of), drops), scaled=scaled
+            expected, once(one.shared, ("patches", one.target, grid, baseline, of), drops), scaled=scaled
         )
 
     return Metric(

@@ -18,7 +18,11 @@ class Probe(Protocol):
 
     @property
     def channel_axis(self) -> int:
-        """The channel axis of one input (without the batch); its other axes are the positions of a map, in order."""
+        """The channel axis of one input (without the batch); its other axes are the positions of a map, in order.
+
+        Raises:
+            OptionError: there is not exactly one.
+        """
 
     def scores(self, inputs: Array) -> NDArray[np.float64]:
         """Logits [M, K] of inputs [M, *input]."""
@@ -55,8 +59,9 @@ class Explained:
         booked: the sum of the ledger.
         mask: bool [*positions], where the object is; of a grid of inputs, the cell of the explained one; None if that
             is not known.
-        shared: what metrics have computed of this input and model, by everything that decides it, so that another need
-            not: a runner may hand the same dictionary to all methods on one input.
+        shared: what metrics have computed of this input and model whatever the method, by everything that decides it: a
+            few hundred numbers. A runner may hand the same dictionary to all methods on one input.
+        own: likewise, but of this method: maps of other inputs, curves; so that no other metric need compute them.
     """
 
     probe: Probe
@@ -68,6 +73,7 @@ class Explained:
     booked: float = 0.0
     mask: NDArray[np.bool_] | None = None
     shared: dict[Hashable, Any] = field(default_factory=dict, repr=False)
+    own: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, eq=False)

@@ -33,8 +33,18 @@ class ExplainerProbe:
 
     @property
     def channel_axis(self) -> int:
-        """The channel axis of one input, without the batch."""
-        return self.forward.channel_axes[0]
+        """The channel axis of one input, without the batch.
+
+        Raises:
+            OptionError: there is not exactly one.
+        """
+        axes = self.forward.channel_axes
+        if len(axes) != 1:
+            raise OptionError(
+                "it changes positions with all their channels, which takes an input with one channel axis; input "
+                f"'{self.forward.name}' has the layout {self.explainer.layout}"
+            )
+        return axes[0]
 
     def scores(self, inputs: Array) -> NDArray[np.float64]:
         """Logits [M, K] of inputs [M, *input], the tensor before a softmax at the model's end."""
@@ -103,11 +113,7 @@ def probe_of(
         forward: the plain model of this shape, where it is compiled already.
 
     Raises:
-        OptionError: the model has several inputs, or not exactly one channel axis.
+        OptionError: the model has several inputs.
     """
     forward = forward or forward_of(explainer, shape, batch)
-    if len(forward.channel_axes) != 1:
-        raise OptionError(
-            f"metrics need an input with one channel axis; input '{forward.name}' has the layout {explainer.layout}"
-        )
     return ExplainerProbe(explainer, forward, batch)

@@ -57,7 +57,7 @@ def neighbours(explained: Explained, noise: Noise) -> Neighbours:
         targets = np.full(noise.samples, explained.target, np.int64)
         return Neighbours(inputs, explained.probe.maps(inputs, targets))
 
-    return once(explained, ("neighbours", noise, explained.probe, explained.target, explained.seed), make)
+    return once(explained.own, ("neighbours", noise, explained.probe, explained.target, explained.seed), make)
 
 
 def local_lipschitz_estimate(samples: int = 10, size: float = 0.02) -> Metric:
