@@ -59,7 +59,7 @@ class Options:
 PRESETS: Mapping[str, Options] = MappingProxyType(
     {"paper": Options(), "joint": Options(seed="logodds", focus=SCALES, smooth=2.0)}
 )
-DEFAULT_PRESET = "paper"
+DEFAULT_PRESET = "joint"
 
 
 def options_of(preset: str, **changes: Any) -> Options:
