@@ -139,12 +139,12 @@ Candidate = Callable[[Picture], Array]
 
 
 def joined(of: Callable[[Picture], list[Array]], *, smooth: float = SIGMA, power: float = 1.0) -> Candidate:
-    """The geometric mean of the positive parts, smoothed, to a power."""
+    """The geometric mean of the positive parts, to a power, smoothed."""
 
     def candidate(picture: Picture) -> Array:
         maps = [np.maximum(one, 0) for one in of(picture)]
-        mean = np.prod([one ** (1 / len(maps)) for one in maps], axis=0)
-        return np.asarray(smoothed(mean, smooth) ** power)
+        mean = np.prod([one ** (power / len(maps)) for one in maps], axis=0)
+        return smoothed(mean, smooth)
 
     return candidate
 
@@ -204,8 +204,8 @@ CANDIDATES: Mapping[str, Candidate] = {
     "finest alone, log-odds, positive, smoothed": lambda p: smoothed(p.map(p.boundaries()[-1])),
     "encoder and 1/64, the middle one": joined(halfway(0.5)),
     "encoder and 1/64, the last one": joined(halfway(1.0)),
-    "**encoder and scales down to 1/16** (`joint`)": joined(scales()),
-    "the same, squared": joined(scales(), power=2),
+    "encoder and scales down to 1/16": joined(scales()),
+    "**the same, squared before smoothing** (`joint`)": joined(scales(), power=2),
     "the same, not smoothed": joined(scales(), smooth=0),
     "the same, logits at the finer ones": joined(scales(seed="logit")),
     "encoder and scales down to 1/4": joined(scales(finest=4)),

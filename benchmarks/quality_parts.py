@@ -17,7 +17,7 @@ from srd_onnx.files import atomic_write, to_json
 from srd_onnx.masks import read_masks
 from srd_onnx.metrics import METRICS, Metric, metric_named
 
-FEW = 3  # pictures of the metrics that need many maps of each
+FEW = 2  # pictures of the metrics that need many maps of each
 MANY_MAPS = ("robustness", "randomisation", "sufficiency")  # families, and a metric of another one
 CHEAP, MANY = KINDS = ("cheap", "many-map")
 _WITH_PARAMETERS = {"manipulation": "manipulation:queries=30"}

@@ -1,10 +1,10 @@
 """What becomes of the maps of the passes in the end: focus and smoothing (both ours).
 
 **Focus.** The map r of a boundary near the target tells classes apart but is coarse; the maps f¹ ... fⁿ of boundaries
-nearer to the input are finer and finer, but know less and less of the class. Their geometric mean has both. At
-position i
+nearer to the input are finer and finer, but know less and less of the class. Their geometric mean has both; squared,
+it is as sharp as a single fine map. At position i
 
-    m_i = c (r_i⁺ f¹_i⁺ ... fⁿ_i⁺)^(1 / (n + 1)),        c so that Σ m = Σ r⁺;
+    m_i = c (r_i⁺ f¹_i⁺ ... fⁿ_i⁺)^(2 / (n + 1)),        c so that Σ m = Σ r⁺;
 
 what speaks against the target, Σ r⁻, is booked; so is Σ r⁺ where the maps share no position at all.
 
@@ -24,6 +24,7 @@ from srd_onnx.options import Options
 
 BOOKED = "against the target, or not shared by all boundaries"
 _TYPE = helper.np_dtype_to_tensor_dtype
+_POWER = 2.0  # of the geometric mean
 _CUT = 3.0  # standard deviations at which the Gaussian ends
 
 
@@ -68,7 +69,7 @@ def _focused(emit: Emitter, value: Value, coarse: str, fine: Sequence[str]) -> t
     zero, one = emit.like(value, 0.0), emit.like(value, 1.0)
     positive = _positive(emit, value, coarse)
     # Root by root: the product of small numbers would underflow.
-    part = emit.like(value, 1 / (len(fine) + 1))
+    part = emit.like(value, _POWER / (len(fine) + 1))
     shared = emit("Pow", positive, part)
     for tensor in fine:
         shared = emit("Mul", shared, emit("Pow", _positive(emit, value, tensor), part))

@@ -67,7 +67,7 @@ def of_class(emit: Emitter, target: Value, batch: int, kind: Seed, *, rival: boo
         "logodds": lambda: (
             direction
             if count == 1
-            else emit("Sub", direction, emit("Softmax", _others(emit, target, scores, direction), axis=1))
+            else emit("Sub", direction, emit("Softmax", _others(emit, target, scores, direction, -np.inf), axis=1))
         ),
     }
     return Seeded(scores, makers[kind](), chosen, (batch, count), target.dtype)
@@ -79,10 +79,10 @@ def elements(target: Value, batch: int) -> int:
 
 
 def _strongest_other(emit: Emitter, target: Value, scores: str, chosen: str) -> str:
-    return emit("ArgMax", _others(emit, target, scores, chosen), axis=1, keepdims=0)
+    lowest = float(np.finfo(target.dtype).min)
+    return emit("ArgMax", _others(emit, target, scores, chosen, lowest), axis=1, keepdims=0)
 
 
-def _others(emit: Emitter, target: Value, scores: str, chosen: str) -> str:
-    """The scores, the chosen one as low as can be."""
-    lowest = emit.like(target, np.finfo(target.dtype).min)
-    return emit("Where", emit("Cast", chosen, to=_BOOL), lowest, scores)
+def _others(emit: Emitter, target: Value, scores: str, chosen: str, instead: float) -> str:
+    """The scores, with another number instead of the chosen one."""
+    return emit("Where", emit("Cast", chosen, to=_BOOL), emit.like(target, instead), scores)

@@ -127,7 +127,7 @@ def test_branches_pooled_apart_have_a_boundary_each_unless_one_is_made_of_the_ot
     plan = planned(nodes)
     assert set(plan.boundary) == boundary
     data = RNG.standard_normal((2, 3, 8, 8)).astype(np.float32)
-    for explanation in Explainer(model(nodes, ["N", 3, 8, 8]), providers="cpu").explain(data):
+    for explanation in Explainer(model(nodes, ["N", 3, 8, 8]), preset="paper", providers="cpu").explain(data):
         assert abs(explanation.residual) < 1e-5 * max(1, abs(explanation.score))
 
 
@@ -187,7 +187,7 @@ def test_without_any_position_the_input_is_the_boundary() -> None:
     plan = planned(nodes, shape=(2, 4), layout="NC")
     assert plan.boundary == ("input",)
     data = RNG.standard_normal((2, 4)).astype(np.float32)
-    for explanation in Explainer(model(nodes, ["N", 4]), providers="cpu").explain(data):
+    for explanation in Explainer(model(nodes, ["N", 4]), preset="paper", providers="cpu").explain(data):
         assert explanation.relevance.shape == ()
         assert explanation.relevance == pytest.approx(explanation.score, rel=1e-5)
 
@@ -222,8 +222,10 @@ def test_above_a_named_boundary_relevance_is_a_cotangent_and_below_it_a_share() 
 
 def test_the_input_as_boundary_is_gradient_times_input() -> None:
     data = RNG.standard_normal((1, 3, 32, 32)).astype(np.float32)
-    explained = Explainer(small_cnn(), boundary="input", providers="cpu").explain(data, 3)[0]
-    other = Explainer(small_cnn(), boundary="input", providers="cpu").explain(data * (1 + 1e-3), 3)[0]
+    explained = Explainer(small_cnn(), preset="paper", boundary="input", providers="cpu").explain(data, 3)[0]
+    other = Explainer(small_cnn(), preset="paper", boundary="input", providers="cpu").explain(
+        data * (1 + 1e-3), 3
+    )[0]
     # Piecewise linear: the directional derivative along the image is the sum of gradient times input.
     slope = (other.score - explained.score) / 1e-3
     assert float(explained.relevance.sum(dtype=np.float64)) == pytest.approx(slope, rel=0.02)
@@ -232,7 +234,7 @@ def test_the_input_as_boundary_is_gradient_times_input() -> None:
 
 def test_the_target_as_boundary_collapses_at_once() -> None:
     data = RNG.standard_normal((1, 3, 32, 32)).astype(np.float32)
-    explained = Explainer(small_cnn(), boundary="output", providers="cpu").explain(data)[0]
+    explained = Explainer(small_cnn(), preset="paper", boundary="output", providers="cpu").explain(data)[0]
     assert explained.meta["boundary"] == ["output"]
     assert explained.relevance.sum(dtype=np.float64) == pytest.approx(explained.score, rel=1e-5)
 
@@ -254,7 +256,7 @@ def test_the_target_as_boundary_collapses_at_once() -> None:
 )
 def test_an_unknown_boundary_is_told_with_what_is_near(wanted: str, message: str) -> None:
     with pytest.raises(UnknownTensorError) as caught:
-        _ = Explainer(small_cnn(), boundary=wanted, providers="cpu").plan
+        _ = Explainer(small_cnn(), preset="paper", boundary=wanted, providers="cpu").plan
     assert str(caught.value) == message
 
 
@@ -282,7 +284,8 @@ def test_a_picture_of_bytes_as_boundary_ends_cotangents_behind_its_cast() -> Non
     bytes_in.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.UINT8
     data = RNG.integers(0, 255, (1, 3, 8, 8)).astype(np.uint8)
     by_input, by_cast = (
-        Explainer(bytes_in, boundary=name, providers="cpu").explain(data)[0] for name in ("input", "real")
+        Explainer(bytes_in, preset="paper", boundary=name, providers="cpu").explain(data)[0]
+        for name in ("input", "real")
     )
     assert by_input.meta["boundary"] == by_cast.meta["boundary"] == ["real"]
     np.testing.assert_array_equal(by_input.relevance, by_cast.relevance)
@@ -304,7 +307,7 @@ def test_frames_in_the_place_of_the_batch_are_positions() -> None:
     weights: dict[str, Any] = {"w": RNG.standard_normal((2, 3, 3)).astype(np.float32)}
     built = model_of(nodes, weights, (list(frames), []), 18)
     data = RNG.standard_normal(frames).astype(np.float32)
-    explainer = Explainer(built, layout="DCT", providers="cpu")
+    explainer = Explainer(built, preset="paper", layout="DCT", providers="cpu")
     (found,) = explainer.explain(data, targets="output[2, 1]")
     assert found.relevance.shape == (4, 8)
     assert not found.relevance[[0, 1, 3]].any()

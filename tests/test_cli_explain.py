@@ -69,7 +69,7 @@ def test_options_reach_the_engine(tmp_path: Path) -> None:
     found = document(
         run("explain", small(tmp_path), photo(tmp_path / "a.png"), "-o", tmp_path / "o", *options, "--json")
     )
-    assert found["options"] == given | {"focus": "none", "smooth": 0.0}
+    assert found["options"] == given | {"focus": "none", "smooth": 2.0}  # what the default preset says else
     assert found["explanations"][0]["boundary"] == ["pool1"]
     assert (
         "seed" in run("explain", small(tmp_path), tmp_path / "a.png", "-o", tmp_path / "o", *options).stdout

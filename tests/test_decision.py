@@ -52,7 +52,7 @@ def check(decision: Decision, wanted: Any, within: float = 1e-4) -> None:
 
 @pytest.mark.parametrize("model", sorted(zoo()))
 def test_decisions_of_the_shipped_models(model: str) -> None:
-    explainer = Explainer(model, providers="cpu")
+    explainer = Explainer(model, preset="paper", providers="cpu")
     targets: list[Target] = ["top2", Contrast(285, 282)]
     found = explainer.inside(sample_photo(), targets)
     wanted = explainer.explain(sample_photo(), targets)
@@ -66,7 +66,7 @@ def test_decisions_of_the_shipped_models(model: str) -> None:
 
 @pytest.mark.parametrize("bias", ["distribute", "ledger"])
 def test_batches_and_the_ledger(bias: str) -> None:
-    explainer = Explainer(small_cnn(batch=4), providers="cpu", bias=bias)
+    explainer = Explainer(small_cnn(batch=4), preset="paper", providers="cpu", bias=bias)
     found = explainer.inside(DATA, [2, 5])
     wanted = explainer.explain(DATA, [2, 5])
     assert [one.explanation.name for one in found] == ["input0_0", "input0_0", "input0_1", "input0_1"] + [
@@ -88,7 +88,7 @@ def test_batches_and_the_ledger(bias: str) -> None:
 
 def test_relevance_of_a_layer_times_its_fields_is_the_map() -> None:
     """Every path of the network leads through these layers."""
-    explainer = Explainer(small_cnn(), providers="cpu")
+    explainer = Explainer(small_cnn(), preset="paper", providers="cpu")
     (decision,) = explainer.inside(DATA[:1], 4)
     for layer in ("conv1", "relu1", "pool1", "add", "depthwise", "encoder"):
         (erf,) = explainer.erf(DATA[:1], layer)
@@ -115,7 +115,7 @@ def by_hand(v: Array, b: Array, relevance: Array) -> tuple[float, float, float]:
 
 def test_what_neurons_carry_is_the_definition() -> None:
     model = small_cnn()
-    explainer = Explainer(model, providers="cpu")
+    explainer = Explainer(model, preset="paper", providers="cpu")
     (decision,) = explainer.inside(DATA[:1], 4)
     exposed = explainer.preactivations(DATA[:1], ["bn1", "add"])
     # The first layer is affine in the input: what it gives for zeros, away from the border, is its bias.
@@ -127,7 +127,7 @@ def test_what_neurons_carry_is_the_definition() -> None:
 
 
 def test_only_what_a_nonlinearity_follows_has_active_neurons() -> None:
-    (decision,) = Explainer(small_cnn(), providers="cpu").inside(DATA[:1], 4)
+    (decision,) = Explainer(small_cnn(), preset="paper", providers="cpu").inside(DATA[:1], 4)
     known = {share.name: share.active is not None for share in decision.layers if share.mixes}
     assert known == {
         "conv1": True, "pool1": False, "conv2": True, "conv3": False, "add": True, "depthwise": True,
@@ -148,7 +148,7 @@ def followed(*nodes: Any) -> Any:
 
 def followed_by(*nodes: Any) -> dict[str, bool]:
     """Which mixing layers have active neurons."""
-    (decision,) = Explainer(followed(*nodes), providers="cpu").inside(DATA[:1, :, :8, :8], 0)
+    (decision,) = Explainer(followed(*nodes), preset="paper", providers="cpu").inside(DATA[:1, :, :8, :8], 0)
     return {share.name: share.active is not None for share in decision.layers if share.mixes}
 
 
@@ -178,7 +178,9 @@ NETS = [tokens(), multihead(), block("split"), concatenation(), fan_out(), squee
 
 @pytest.mark.parametrize("net", NETS, ids=str)
 def test_tokens_branches_and_gates(net: Any) -> None:
-    explainer = Explainer(in_single(net), layout={"x": net.layout}, providers="cpu", preprocess=np.asarray)
+    explainer = Explainer(
+        in_single(net), preset="paper", layout={"x": net.layout}, providers="cpu", preprocess=np.asarray
+    )
     x = np.random.default_rng(1).standard_normal(net.shape).astype(np.float32)
     found, wanted = explainer.inside(x, [0, 1]), explainer.explain(x, [0, 1])
     assert len(found) == len(wanted)
@@ -187,7 +189,7 @@ def test_tokens_branches_and_gates(net: Any) -> None:
 
 
 def test_elements_of_an_inner_tensor() -> None:
-    explainer = Explainer(small_cnn(), providers="cpu")
+    explainer = Explainer(small_cnn(), preset="paper", providers="cpu")
     targets: list[Target] = [3, At("relu2", (0, 3, 3)), At("relu2", (1,)), Contrast(1, 2)]
     found, wanted = explainer.inside(DATA[:2], targets), explainer.explain(DATA[:2], targets)
     for one, other in zip(found, wanted, strict=True):
@@ -198,7 +200,7 @@ def test_elements_of_an_inner_tensor() -> None:
 def test_a_pfv_that_is_zero_is_all_bias_and_without_relevance_positions_weigh_the_same() -> None:
     model = followed(node("Relu", "c", "m"))
     zeros = np.zeros((1, 3, 8, 8), np.float32)
-    (decision,) = Explainer(model, providers="cpu").inside(zeros, 0)
+    (decision,) = Explainer(model, preset="paper", providers="cpu").inside(zeros, 0)
     share = share_of(decision, "conv")
     assert decision.explanation.relevance.any() == 0
     assert (share.active, share.inactive) == (0, 0)
@@ -216,8 +218,10 @@ def test_decisions_of_random_networks(case: Grown) -> None:
     }  # fmt: skip
     feeds: Any = case.feeds if len(case.feeds) > 1 else next(iter(case.feeds.values()))
     try:
-        wanted = Explainer(case.model, **given_).explain(feeds, case.target)
+        wanted = Explainer(case.model, preset="paper", **given_).explain(feeds, case.target)
     except SrdOnnxError:
         return  # the fuzzer judges what may be refused
-    for one, other in zip(Explainer(case.model, **given_).inside(feeds, case.target), wanted, strict=True):
+    for one, other in zip(
+        Explainer(case.model, preset="paper", **given_).inside(feeds, case.target), wanted, strict=True
+    ):
         check(one, other, 1e-3)

@@ -115,7 +115,7 @@ def classifier() -> ModelProto:
 
 @pytest.mark.parametrize("bias", ["distribute", "ledger"])
 def test_a_text_classifier_is_explained_token_by_token(bias: str) -> None:
-    explainer = Explainer(classifier(), layout="NT", bias=bias, providers="cpu")
+    explainer = Explainer(classifier(), preset="paper", layout="NT", bias=bias, providers="cpu")
     ids = np.array([[4, 19, 0, 7, 7, 2, 11, 3, 5]])
     for target in range(3):
         (explanation,) = explainer.explain({"ids": ids}, target)

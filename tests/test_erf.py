@@ -43,7 +43,7 @@ def convolutions(kernels: list[Array], pads: int = 0) -> onnx.ModelProto:
 def test_fields_of_a_positive_linear_network_have_their_closed_form() -> None:
     """Of ones through kernels of ones every ratio is 1 / taps: fields are B-splines."""
     ones = np.ones((1, 1, 3))
-    explainer = Explainer(convolutions([ones, ones, ones]), layout="NCT", providers="cpu")
+    explainer = Explainer(convolutions([ones, ones, ones]), preset="paper", layout="NCT", providers="cpu")
     (erf,) = explainer.erf(np.ones((1, 1, 12), np.float32), "conv2")
     assert erf.maps.shape == (6, 12)
     spline = np.array([1, 3, 6, 7, 6, 3, 1]) / 27
@@ -57,7 +57,7 @@ def test_a_field_is_the_normalised_product_of_weights_and_inputs() -> None:
     """With one channel and positive numbers a ratio is the part that the position contributes to the sum."""
     rng = np.random.default_rng(0)
     kernel, x = rng.uniform(0.5, 2, (1, 1, 3, 3)), rng.uniform(0.5, 2, (1, 1, 12, 12)).astype(np.float32)
-    (erf,) = Explainer(convolutions([kernel]), providers="cpu").erf(x, "conv0", [(2, 5)])
+    (erf,) = Explainer(convolutions([kernel]), preset="paper", providers="cpu").erf(x, "conv0", [(2, 5)])
     part = kernel[0, 0] * x[0, 0, 2:5, 5:8]
     wanted = np.zeros((12, 12))
     wanted[2:5, 5:8] = part / part.sum()
@@ -66,18 +66,22 @@ def test_a_field_is_the_normalised_product_of_weights_and_inputs() -> None:
 
 def one_hot(model: Any, x: Any, tensor: str, position: tuple[int, ...]) -> Array:
     """The map that a backward pass gives for relevance 1 at one position: the cotangent v / |v|² there."""
-    v = Explainer(model, providers="cpu").preactivations(x, tensor)[tensor][0]
+    v = Explainer(model, preset="paper", providers="cpu").preactivations(x, tensor)[tensor][0]
     weights = np.zeros_like(v)
     at = (slice(None), *position)
     weights[at] = v[at] / (v[at] ** 2).sum()
-    return Explainer(model, providers="cpu", boundary=tensor).explain(x, At(tensor, weights))[0].relevance
+    return (
+        Explainer(model, preset="paper", providers="cpu", boundary=tensor)
+        .explain(x, At(tensor, weights))[0]
+        .relevance
+    )
 
 
 @pytest.mark.parametrize("model", ["small_cnn", "squeezenet11", "efficientnet_lite0"])
 def test_fields_by_ratios_by_a_backward_pass_and_by_the_forward_recursion(model: str) -> None:
     net: Any = small_cnn() if model == "small_cnn" else model
     x: Any = data(1, 3, 32, 32) if model == "small_cnn" else sample_photo()
-    explainer = Explainer(net, providers="cpu")
+    explainer = Explainer(net, preset="paper", providers="cpu")
     layers = [layer for layer in explainer.layers() if layer.mixes]
     layer = layers[2 * len(layers) // 3]
     places = [(0, 0), tuple(size // 2 for size in layer.positions), tuple(s - 1 for s in layer.positions)]
@@ -113,7 +117,7 @@ def fields_upward(explainer: Explainer, x: Any, layer: Layer, places: list[tuple
 @pytest.mark.parametrize("model", ["squeezenet11", "efficientnet_lite0"])
 def test_the_first_ratios_of_a_real_model_by_brute_force(model: str) -> None:
     """All input positions zero but one, the difference projected on the preactivation."""
-    explainer = Explainer(model, providers="cpu")
+    explainer = Explainer(model, preset="paper", providers="cpu")
     first = next(layer for layer in explainer.layers() if layer.op == "Conv")
     ((items, size),) = explainer.chunks(sample_photo(), 1)
     x = explainer.feeds(items, size)[explainer.ports[0].name]
@@ -137,7 +141,7 @@ def test_the_first_ratios_of_a_real_model_by_brute_force(model: str) -> None:
 
 def test_nothing_outside_the_theoretical_receptive_field() -> None:
     """Exactly zero there, for every layer of a real model whose field does not fill the input."""
-    explainer = Explainer("squeezenet11", providers="cpu")
+    explainer = Explainer("squeezenet11", preset="paper", providers="cpu")
     layers = [one for one in explainer.layers() if one.mixes and one.field and one.field[0] < 200]
     assert len(layers) > 12
     for layer in layers[::3]:
@@ -150,7 +154,9 @@ def test_nothing_outside_the_theoretical_receptive_field() -> None:
 
 
 def test_the_layers_of_a_network_have_the_textbook_stride_and_field() -> None:
-    found = {layer.name: layer for layer in Explainer("squeezenet11", providers="cpu").layers()}
+    found = {
+        layer.name: layer for layer in Explainer("squeezenet11", preset="paper", providers="cpu").layers()
+    }
     # field(n) = field(n-1) + (kernel - 1) * stride(n-1)
     assert (found["/c1/Conv"].stride, found["/c1/Conv"].field) == ((2.0, 2.0), (3, 3))
     assert (found["/pool/MaxPool"].stride, found["/pool/MaxPool"].field) == ((4.0, 4.0), (7, 7))
@@ -159,7 +165,7 @@ def test_the_layers_of_a_network_have_the_textbook_stride_and_field() -> None:
 
 
 def test_layers_are_chosen_by_node_by_tensor_by_wildcard_and_as_the_encoder() -> None:
-    explainer = Explainer("squeezenet11", providers="cpu")
+    explainer = Explainer("squeezenet11", preset="paper", providers="cpu")
     by_name = explainer.erf(sample_photo(), "/fires.7/Concat", [(6, 6)])[0]
     by_tensor = explainer.erf(sample_photo(), by_name.layer, [(6, 6)])[0]
     np.testing.assert_array_equal(by_name.maps, by_tensor.maps)
@@ -170,7 +176,7 @@ def test_layers_are_chosen_by_node_by_tensor_by_wildcard_and_as_the_encoder() ->
 
 
 def test_what_cannot_be_shown_is_said() -> None:
-    explainer = Explainer(small_cnn(), providers="cpu")
+    explainer = Explainer(small_cnn(), preset="paper", providers="cpu")
     x = data(1, 3, 32, 32)
     with pytest.raises(
         UnknownTensorError, match="'rleu2' is no layer that relevance crosses; did you mean 'relu2'"
@@ -185,7 +191,7 @@ def test_what_cannot_be_shown_is_said() -> None:
 
 
 def test_many_positions_come_in_parts_and_are_the_same() -> None:
-    explainer = Explainer(small_cnn(), providers="cpu")
+    explainer = Explainer(small_cnn(), preset="paper", providers="cpu")
     x = data(1, 3, 32, 32)
     parts = list(explainer.erf_each(x, "relu1"))
     (whole,) = explainer.erf(x, "relu1")

@@ -312,7 +312,7 @@ def test_one_bad_input_does_not_spoil_the_message_for_a_batch() -> None:
 def test_a_model_of_several_inputs_takes_a_dictionary() -> None:
     model = model_of([make("Add", ["input", "second"], ["output"])], {}, ([1, 3], [1, 3]))
     model.graph.input.append(helper.make_tensor_value_info("second", 1, [1, 3]))
-    subject = make_explainer(model)
+    subject = make_explainer(model, preset="paper")
     a, b = np.array([[1.0, 2.0, 3.0]]), np.array([[4.0, 5.0, -6.0]])
     found = subject.explain({"input": a, "second": b}, [2, 0])
     assert [{k: float(v) for k, v in one.relevances.items()} for one in found] == [

@@ -44,7 +44,7 @@ def branching() -> onnx.ModelProto:
 
 @pytest.mark.parametrize(("mode", "factor"), [(1, 2.0), (0, -1.0)])
 def test_a_setting_chooses_the_branch_that_is_explained(mode: int, factor: float) -> None:
-    explainer = Explainer(branching(), fixed={"mode": mode}, layout="NT", providers="cpu")
+    explainer = Explainer(branching(), preset="paper", fixed={"mode": mode}, layout="NT", providers="cpu")
     data = np.array([[1.0, 2.0, 3.0]], np.float32)
     (found,) = explainer.explain(data, targets=1)
     assert found.relevance == pytest.approx([0.0, 2.0 * factor, 0.0])
@@ -62,4 +62,4 @@ def test_a_setting_chooses_the_branch_that_is_explained(mode: int, factor: float
 )
 def test_a_setting_that_does_not_fit_is_refused(fixed: dict[str, object], message: str) -> None:
     with pytest.raises(OptionError, match=message):
-        Explainer(branching(), fixed=fixed, providers="cpu")  # type: ignore[arg-type]
+        Explainer(branching(), preset="paper", fixed=fixed, providers="cpu")  # type: ignore[arg-type]

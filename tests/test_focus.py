@@ -29,17 +29,19 @@ def finish(options: Options, coarse: Array, *fine: Array) -> dict[str, Array]:
 
 
 def by_definition(coarse: Array, *fine: Array) -> NDArray[np.float64]:
-    """m_i = c (r_i⁺ f_i⁺ ...)^(1/n), position by position, in float64."""
+    """m_i = c (r_i⁺ f_i⁺ ...)^(2/n), position by position, in float64."""
     found = np.zeros(coarse.shape)
     for n in range(len(coarse)):
         for i in np.ndindex(coarse.shape[1:]):
-            found[n][i] = math.prod(max(float(r[n][i]), 0) for r in (coarse, *fine)) ** (1 / (1 + len(fine)))
+            found[n][i] = math.prod(max(float(r[n][i]), 0) for r in (coarse, *fine)) ** (2 / (1 + len(fine)))
         found[n] *= np.maximum(coarse[n].astype(float), 0).sum() / found[n].sum()
     return found
 
 
 @pytest.mark.parametrize("fine", [(FINE,), (FINE, FINEST)])
-def test_focus_is_the_geometric_mean_with_the_sum_of_the_positive_part(fine: tuple[Array, ...]) -> None:
+def test_focus_is_the_squared_geometric_mean_with_the_sum_of_the_positive_part(
+    fine: tuple[Array, ...],
+) -> None:
     found = finish(Options(), COARSE, *fine)
     np.testing.assert_allclose(found["map"], by_definition(COARSE, *fine), rtol=1e-5)
     negative = np.minimum(COARSE, 0).sum(axis=(1, 2))

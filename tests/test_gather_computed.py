@@ -108,7 +108,7 @@ def text_encoder() -> ModelProto:
 
 
 def test_the_end_of_a_text_is_where_relevance_comes_from() -> None:
-    explainer = Explainer(text_encoder(), layout="NT", providers="cpu")
+    explainer = Explainer(text_encoder(), preset="paper", layout="NT", providers="cpu")
     ids = np.array([[4, 7, 0, 19, 7, 2, 11, 3, 5]])
     for target in range(4):
         (explanation,) = explainer.explain({"ids": ids}, target)
@@ -143,6 +143,6 @@ def test_token_ids_stay_token_ids_where_they_are_moved(op: str) -> None:
     out = [helper.make_tensor_value_info("logits", 1, [1, 4])]
     graph = helper.make_graph(nodes, "text", [info("ids", np.int64, (1, 3))], out, stored)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    (got,) = Explainer(model, layout="NT", providers="cpu").explain({"ids": ids}, 1)
+    (got,) = Explainer(model, preset="paper", layout="NT", providers="cpu").explain({"ids": ids}, 1)
     assert np.count_nonzero(got.relevance) == 3
     assert abs(got.residual) <= 1e-5 * np.abs(got.relevance).sum()

@@ -162,7 +162,7 @@ def picture(shape: tuple[int, ...]) -> Array:
 
 def explained(model: ModelProto, layout: str, target: int | None = None, **options: Any) -> Explanation:
     shape = tuple(d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim)
-    explainer = Explainer(model, layout=layout, providers="cpu", **options)
+    explainer = Explainer(model, preset="paper", layout=layout, providers="cpu", **options)
     (explanation,) = explainer.explain(picture(shape), target)
     return explanation
 
@@ -249,7 +249,11 @@ def test_integers_that_end_act_as_the_clip_that_is_left_out(name: str) -> None:
     x = np.random.default_rng(0).standard_normal(SHAPE).astype(np.float32)
     found, clipped = (
         Explainer(
-            rectified(clip=clip, zero=zero, scales=scales), layout="NCHW", providers="cpu", boundary="x0"
+            rectified(clip=clip, zero=zero, scales=scales),
+            preset="paper",
+            layout="NCHW",
+            providers="cpu",
+            boundary="x0",
         ).explain(x, [0, 1, 2])
         for clip in (False, True)
     )
@@ -257,7 +261,9 @@ def test_integers_that_end_act_as_the_clip_that_is_left_out(name: str) -> None:
         np.testing.assert_allclose(a.relevance, b.relevance, atol=1e-5)
         assert a.residual == pytest.approx(0, abs=1e-4)
     straight = rectified(clip=False, zero=np.array(128, np.uint8), scales=np.array(0.5))  # from -64 to 63.5
-    (other,) = Explainer(straight, layout="NCHW", providers="cpu", boundary="x0").explain(x, 0)
+    (other,) = Explainer(straight, preset="paper", layout="NCHW", providers="cpu", boundary="x0").explain(
+        x, 0
+    )
     assert np.abs(other.relevance - found[0].relevance).max() > 0.1  # or nothing would have saturated
 
 
@@ -268,7 +274,9 @@ def test_a_number_at_the_last_step_is_not_cut_off() -> None:
     words = s.op("QuantizeLinear", "x0", one, zero)
     model = s.model(s.op("Neg", s.op("DequantizeLinear", words, one, zero)), shape=(1, 6))
     x = np.array([[127.4, 126.6, 127.6, -128.4, -128.6, 0.4]], np.float32)
-    found = Explainer(model, layout="NC", providers="cpu", boundary="x0").explain(x, list(range(6)))
+    found = Explainer(model, preset="paper", layout="NC", providers="cpu", boundary="x0").explain(
+        x, list(range(6))
+    )
     np.testing.assert_allclose(
         [-float(one.relevance.sum()) for one in found], [127.4, 126.6, 0, -128.4, 0, 0.4], rtol=1e-5
     )
@@ -284,9 +292,9 @@ def test_a_score_that_is_cut_off_is_explained_all_the_same(method: str, head: st
     words = s.op("QuantizeLinear", s.op("MatMul", "x0", w), scale, zero)
     scores = s.op("DequantizeLinear", words, scale, zero)
     model = s.model(s.op(head, scores) if head else scores, shape=(1, 2))
-    boundary = "x0" if method == "srd" else None
+    options: dict[str, Any] = {"preset": "paper", "boundary": "x0"} if method == "srd" else {}
     x = np.array([[3, 1]], np.float32)
-    (one,) = Explainer(model, method=method, layout="NL", providers="cpu", boundary=boundary).explain(x, 0)
+    (one,) = Explainer(model, method=method, layout="NL", providers="cpu", **options).explain(x, 0)
     expected = [2, 1] if method == "saliency" else [6, 1]
     np.testing.assert_allclose(one.relevance.ravel(), expected, rtol=1e-5)
     assert one.score == pytest.approx(5, rel=1e-5)

@@ -225,7 +225,9 @@ def test_maps_are_those_of_the_network_before_onnx_runtime_optimised_it(
     }
     assert kinds == fused_nets.FUSED[name]
     photo = fused_nets.inputs(model)
-    plain, same = (Explainer(m, bias=bias).explain(photo, targets=[1]) for m in (model, fused))
+    plain, same = (
+        Explainer(m, preset="paper", bias=bias).explain(photo, targets=[1]) for m in (model, fused)
+    )
     for one, other in zip(plain, same, strict=True):
         assert abs(other.residual) < 1e-5 * max(1.0, float(np.abs(other.logits).max()))
         for want, got in zip(maps(one), maps(other), strict=True):
@@ -242,7 +244,7 @@ def maps(explanation: Any) -> list[Array]:
 
 def test_compiled_it_needs_no_operator_of_onnx_runtime(tmp_path: Path) -> None:
     _, fused = networks("cnn", tmp_path)
-    compiled = Explainer(fused).compile()
+    compiled = Explainer(fused, preset="paper").compile()
     onnx.checker.check_model(compiled, full_check=True)
     assert {node.domain for node in compiled.graph.node} == {""}
 
@@ -250,7 +252,7 @@ def test_compiled_it_needs_no_operator_of_onnx_runtime(tmp_path: Path) -> None:
 def test_tensor_of_a_fused_node_is_found_by_its_name(tmp_path: Path) -> None:
     _, fused = networks("cnn", tmp_path)
     node = next(n for n in fused.graph.node if n.op_type == "FusedConv")
-    found = Explainer(fused).preactivations(fused_nets.inputs(fused), [node.name])
+    found = Explainer(fused, preset="paper").preactivations(fused_nets.inputs(fused), [node.name])
     (array,) = found.values()
     (want,) = on_runtime(exposed(fused, node.output[0]), {"x": fused_nets.inputs(fused)})
     close(array, want)
@@ -311,7 +313,7 @@ def test_another_operator_of_onnx_runtime_is_a_gap_in_the_plan() -> None:
     model.graph.initializer.append(numpy_helper.from_array(np.array(1, np.int32), "x1"))
     text = "com.microsoft::ExpandDims v1  node 'fused'  (no version is covered)"
     with pytest.raises(UnsupportedOpError, match=re.escape(text)):
-        Explainer(model).explain(feeds["x0"])
+        Explainer(model, preset="paper").explain(feeds["x0"])
 
 
 def test_a_name_that_neither_onnx_nor_onnx_runtime_knows_is_still_refused() -> None:

@@ -116,7 +116,9 @@ def classifier(op: str, *, what: str, direction: str = "forward") -> ModelProto:
 @pytest.mark.parametrize("op", list(GATES))
 def test_classifier_explains_and_conserves(op: str, what: str, direction: str, bias: Bias) -> None:
     x = np.random.default_rng(1).standard_normal((2, 6, 4)).astype(np.float32)
-    explainer = Explainer(classifier(op, what=what, direction=direction), layout="NTC", bias=bias)
+    explainer = Explainer(
+        classifier(op, what=what, direction=direction), preset="paper", layout="NTC", bias=bias
+    )
     for one_at_a_time, explanation in zip(x, explainer.explain(x, targets=[1]), strict=True):
         assert explanation.relevance.shape == (6,)
         assert abs(explanation.residual) < 1e-5 * max(1.0, float(np.abs(explanation.relevance).max()))
@@ -132,6 +134,6 @@ def test_what_comes_after_its_end_gets_nothing_from_a_state() -> None:
     )
     model.graph.initializer.append(numpy_helper.from_array(np.array(4), "at"))
     x = np.random.default_rng(1).standard_normal((1, 6, 4)).astype(np.float32)
-    (explanation,) = Explainer(model, layout="NTC", boundary="x").explain(x, targets=[1])
+    (explanation,) = Explainer(model, preset="paper", layout="NTC", boundary="x").explain(x, targets=[1])
     assert (explanation.relevance[:4] == 0).all()
     assert (explanation.relevance[4:] != 0).all()

@@ -119,7 +119,7 @@ def test_a_network_is_explained_in_full(part: Any, bias: Bias) -> None:
         node.name = f"{node.op_type}_{i}"
     model = model_of(nodes, weights, (list(SHAPE), [1, 5]), 19)
     x = np.random.default_rng(1).standard_normal(SHAPE).astype(np.float32)
-    explainer = Explainer(model, bias=bias, providers="cpu")
+    explainer = Explainer(model, preset="paper", bias=bias, providers="cpu")
     for target in range(5):
         (explanation,) = explainer.explain(x, target)
         scale = float(np.abs(explanation.relevance).sum())

@@ -49,7 +49,7 @@ def pass_by_pass(monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.mark.parametrize("model", sorted(zoo()))
 def test_many_targets_of_the_shipped_models(model: str, pass_by_pass: Any) -> None:
     def make() -> Explainer:
-        return Explainer(model, providers="cpu")
+        return Explainer(model, preset="paper", providers="cpu")
 
     targets: list[Target] = [*range(0, 1000, 100), "top2", Contrast(285, 282)]
     found = make().explain(sample_photo(), targets)
@@ -60,7 +60,7 @@ def test_many_targets_of_the_shipped_models(model: str, pass_by_pass: Any) -> No
 
 @pytest.mark.parametrize("model", sorted(zoo()))
 def test_the_forward_pass_of_the_shipped_models(model: str) -> None:
-    explainer = Explainer(model, providers="cpu")
+    explainer = Explainer(model, preset="paper", providers="cpu")
     same(explainer.explain_forward(sample_photo(), "top2"), explainer.explain(sample_photo(), "top2"))
 
 
@@ -83,7 +83,7 @@ def data(*shape: int, dtype: Any = np.float32) -> Array:
 @pytest.mark.parametrize("batch", [1, 4])
 def test_options_and_batches(options: dict[str, Any], batch: int, pass_by_pass: Any) -> None:
     def make() -> Explainer:
-        return Explainer(small_cnn(batch=batch), providers="cpu", **options)
+        return Explainer(small_cnn(batch=batch), preset="paper", providers="cpu", **options)
 
     x = data(3, 3, 32, 32)
     targets: list[Target] = [0, 1, 2, 3, 4, "top2"]
@@ -105,7 +105,9 @@ NETS = [
 @pytest.mark.parametrize("net", NETS, ids=str)
 def test_transformers_and_tokens(net: Any, pass_by_pass: Any) -> None:
     def make() -> Explainer:
-        return Explainer(in_single(net), layout={"x": net.layout}, providers="cpu", preprocess=np.asarray)
+        return Explainer(
+            in_single(net), preset="paper", layout={"x": net.layout}, providers="cpu", preprocess=np.asarray
+        )
 
     x = net.photo().astype(np.float32)
     targets = [0, 1, 2, 3, 4]
@@ -115,7 +117,7 @@ def test_transformers_and_tokens(net: Any, pass_by_pass: Any) -> None:
 
 def test_many_elements_of_one_tensor(pass_by_pass: Any) -> None:
     def make() -> Explainer:
-        return Explainer(small_cnn(), providers="cpu")
+        return Explainer(small_cnn(), preset="paper", providers="cpu")
 
     targets = [At("relu2", (channel, 3, slice(2, 5))) for channel in range(6)]
     x = data(2, 3, 32, 32)
@@ -134,7 +136,7 @@ def test_many_pixels_behind_a_resize(batch: str | int, pass_by_pass: Any) -> Non
     model = model_of(nodes, weights, ([batch, 3, 8, 8], [batch, 1, 12, 12]))
 
     def explainer() -> Explainer:
-        return Explainer(model, providers="cpu")
+        return Explainer(model, preset="paper", providers="cpu")
 
     targets: list[Target] = [0, 13, 70, 143]
     found = explainer().explain(data(1, 3, 8, 8), targets)
@@ -156,7 +158,9 @@ def test_what_is_booked_where_the_batch_is_not_the_first_axis(pass_by_pass: Any)
     model = model_of(nodes, weights, (["N", 4, 3], ["N", 5]), opset=18)
 
     def explainer() -> Explainer:
-        return Explainer(model, layout="NTC", providers="cpu", preprocess=np.asarray, bias="ledger")
+        return Explainer(
+            model, preset="paper", layout="NTC", providers="cpu", preprocess=np.asarray, bias="ledger"
+        )
 
     targets: list[Target] = [0, 1, 2, 3, 4]
     found = explainer().explain(data(2, 4, 3), targets, batch_size=2)
@@ -165,7 +169,7 @@ def test_what_is_booked_where_the_batch_is_not_the_first_axis(pass_by_pass: Any)
 
 
 def test_a_contrast_is_the_difference_of_its_classes() -> None:
-    explainer = Explainer(small_cnn(), providers="cpu")
+    explainer = Explainer(small_cnn(), preset="paper", providers="cpu")
     x = data(1, 3, 32, 32)
     one, other, between = explainer.explain(x, [0, 1, Contrast(0, 1)])
     scale = float(np.abs(one.relevance).max())
@@ -174,7 +178,7 @@ def test_a_contrast_is_the_difference_of_its_classes() -> None:
 
 
 def test_two_targets_are_not_worth_the_ratios() -> None:
-    explainer = Explainer(two_nodes(), providers="cpu")
+    explainer = Explainer(two_nodes(), preset="paper", providers="cpu")
     explainer.explain(data(1, 1, 4, 4), [0, 1, 0])
     assert all(isinstance(one, runs.Single) for one in explainer._sessions.values())
 
@@ -190,10 +194,10 @@ def test_ratios_and_the_forward_pass_on_random_networks(case: Grown) -> None:
     }  # fmt: skip
     feeds: Any = case.feeds if len(case.feeds) > 1 else next(iter(case.feeds.values()))
     try:
-        wanted = Explainer(case.model, **given_).explain(feeds, case.target)
+        wanted = Explainer(case.model, preset="paper", **given_).explain(feeds, case.target)
     except SrdOnnxError:
         return  # the fuzzer judges what may be refused
-    same(Explainer(case.model, **given_).explain_forward(feeds, case.target), wanted, 1e-3)
+    same(Explainer(case.model, preset="paper", **given_).explain_forward(feeds, case.target), wanted, 1e-3)
 
 
 def test_a_model_that_is_made_for_one_item_though_it_says_otherwise(pass_by_pass: Any) -> None:
@@ -212,7 +216,7 @@ def test_a_model_that_is_made_for_one_item_though_it_says_otherwise(pass_by_pass
     model = model_of(nodes, weights, (["N", 1, 4, 4], ["N", 5]))
 
     def make() -> Explainer:
-        return Explainer(model, providers="cpu")
+        return Explainer(model, preset="paper", providers="cpu")
 
     x = data(2, 1, 4, 4)
     same(make().explain(x, [0, 1, 2, 3, 4]), pass_by_pass(make, x, [0, 1, 2, 3, 4]))

@@ -207,7 +207,7 @@ def explained(nodes: list[onnx.NodeProto], x: Array, layout: str, **weights: Arr
     model.opset_import[0].version = 18
     if x.dtype == np.int64:
         model.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.INT64
-    (found,) = Explainer(model, layout=layout).explain(x, 1)
+    (found,) = Explainer(model, preset="paper", layout=layout).explain(x, 1)
     whole = float(found.relevance.sum()) + sum(found.ledger.values()) + found.residual
     np.testing.assert_allclose(whole, found.score, rtol=1e-4, atol=1e-5)
     return found.relevance

@@ -138,7 +138,7 @@ def photo(net: Net) -> Array:
 @every_net
 def test_a_pixel_of_the_picture_is_explained_on_the_runtime(name: str) -> None:
     net = NETS[name]()
-    explainer = Explainer(single(net), layout="NCHW", providers="cpu")
+    explainer = Explainer(single(net), preset="paper", layout="NCHW", providers="cpu")
     for index in (37, -1):
         for each in explainer.explain(photo(net), None if index < 0 else index):
             scale = np.abs(each.relevance).sum() + sum(map(abs, each.ledger.values()))
@@ -150,7 +150,7 @@ def test_a_pixel_of_the_picture_is_explained_on_the_runtime(name: str) -> None:
 def test_a_region_of_the_mask_is_explained_by_what_lies_around_it() -> None:
     """Three layers of 3x3, one behind a pool of 2x2: a corner of the mask sees five pixels far."""
     net = u_net("transpose")
-    explainer = Explainer(single(net), layout="NCHW", providers="cpu")
+    explainer = Explainer(single(net), preset="paper", layout="NCHW", providers="cpu")
     (explanation, _) = explainer.explain(photo(net), At("logits", (0, slice(0, 1), slice(0, 1))))
     assert np.abs(explanation.relevance[:5, :5]).max() > 1e-3
     np.testing.assert_array_equal(explanation.relevance[:, 5:], 0)
