@@ -33,7 +33,7 @@ _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def tasks_of(given: argparse.Namespace, models: Sequence[str]) -> list[Task]:
-    """Everything to be done: the quick first, for all models, and last what takes long for each of many maps."""
+    """Everything left to be done: the quick first, for all models, and last what takes long for each of many maps."""
     found = []
     for model in models:
         pictures = pictures_of(model, given.out / "pictures", given.seed)
@@ -44,7 +44,9 @@ def tasks_of(given: argparse.Namespace, models: Sequence[str]) -> list[Task]:
             for name in given.methods
             for kind in KINDS
         ]
-    return sorted(found, key=lambda task: (task.contender.startswith(_SLOW), task.kind != CHEAP))
+    # A finished one is kept, wherever it was measured.
+    left = [task for task in found if not task.finished.exists()]
+    return sorted(left, key=lambda task: (task.contender.startswith(_SLOW), task.kind != CHEAP))
 
 
 def run(tasks: Sequence[Task], jobs: int, limit: float | None) -> Iterator[tuple[Task, Part | str | None]]:

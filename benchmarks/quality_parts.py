@@ -50,6 +50,11 @@ class Task:
         """Of its files, but for their endings."""
         return self.folder / self.model / f"{name_for_files(self.contender)}.{self.kind}"
 
+    @property
+    def finished(self) -> Path:
+        """The file of its rows, written when all are there."""
+        return self.path.with_name(f"{self.path.name}.json")
+
 
 @dataclass(frozen=True)
 class Part:
@@ -130,7 +135,7 @@ def done(task: Task) -> Part | None:
         round(time.perf_counter() - began, 1),
         tuple(rows),
     )
-    save(part, task.path.with_name(f"{task.path.name}.json"))
+    save(part, task.finished)
     return part
 
 

@@ -67,7 +67,9 @@ def of_class(emit: Emitter, target: Value, batch: int, kind: Seed, *, rival: boo
         "logodds": lambda: (
             direction
             if count == 1
-            else emit("Sub", direction, emit("Softmax", _others(emit, target, scores, direction, -np.inf), axis=1))
+            else emit(
+                "Sub", direction, emit("Softmax", _others(emit, target, scores, direction, -np.inf), axis=1)
+            )
         ),
     }
     return Seeded(scores, makers[kind](), chosen, (batch, count), target.dtype)
