@@ -69,7 +69,7 @@ def main() -> None:
         _, _, after = rest.partition(END)
         made = "\n\n".join([f"```\n{head}\n```", *tables])
         page.write_text(f"{before}{BEGIN}\n\n{made}\n\n{END}{after}", encoding="utf-8")
-        explainer = Explainer(SHOWN, providers="cpu", threads=options.threads)
+        explainer = Explainer(SHOWN, preset="paper", providers="cpu", threads=options.threads)
         shown = picture(explainer, apop_table(explainer, free_photos(), seed=options.seed))
         (DOCS / "apop.png").write_bytes(shown)
 

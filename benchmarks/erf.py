@@ -43,13 +43,13 @@ def interleaved(tasks: dict[str, Callable[[], object]], rounds: int) -> dict[str
 def measure(name: str, rounds: int, threads: int, seed: int) -> tuple[Layer, dict[str, float]]:
     """Seconds of each task for one model."""
     data = model_bytes(name)
-    explainer = Explainer(data, threads=threads, providers="cpu")
+    explainer = Explainer(data, preset="paper", threads=threads, providers="cpu")
     x = np.random.default_rng(seed).standard_normal(explainer.input_shape).astype(np.float32)
     layer = deepest(explainer, 14)
     plain = make_session(data, [CPU], threads)
     feed = {plain.get_inputs()[0].name: x}
     # Any direction costs the same: one element of the layer, collapsed there.
-    single = Explainer(data, threads=threads, providers="cpu", boundary=layer.tensor)
+    single = Explainer(data, preset="paper", threads=threads, providers="cpu", boundary=layer.tensor)
     one = At(layer.tensor, tuple(size // 2 for size in layer.shape[1:]))
     tasks: dict[str, Callable[[], object]] = {
         "forward": lambda: plain.run(None, feed),

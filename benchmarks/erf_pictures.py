@@ -34,7 +34,7 @@ def main() -> None:
     print(header(0, args.threads))
     lines = []
     for name in zoo():
-        explainer = Explainer(name, providers="cpu", threads=args.threads)
+        explainer = Explainer(name, preset="paper", providers="cpu", threads=args.threads)
         for line in table(explainer, name, args.photos):
             print(line, flush=True)
             lines.append(line)
@@ -76,7 +76,7 @@ def row(name: str, numbers: Sequence[float]) -> str:
 def pictures(threads: int) -> None:
     """The strip of one model, and a contact sheet of both."""
     for number, (name, layer) in enumerate(SHEETS):
-        explainer = Explainer(name, providers="cpu", threads=threads)
+        explainer = Explainer(name, preset="paper", providers="cpu", threads=threads)
         for sheet in contacts(explainer, sample_photo(), layer, Choice()):
             save(picture(sheet), f"erf_{name}.png")
         if number == 0:

@@ -2,14 +2,16 @@
 
     python -m benchmarks.speed
 
-Times are medians of runs that alternate between the two in one process, so that a noisy machine hits both alike;
-only their ratio means anything elsewhere. Peak memory is that of a fresh process that does nothing else.
+Times are medians of runs that alternate between all in one process, so that a noisy machine hits them alike; only
+their ratio means anything elsewhere. Peak memory is that of a fresh process that does nothing else.
 """
 
 import argparse
+import functools
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +20,11 @@ import onnx
 from benchmarks.machine import header
 from benchmarks.nets import resnet50, vgg16
 from srd_onnx import Explainer, zoo
+from srd_onnx.options import DEFAULT_PRESET, PRESETS
 from srd_onnx.runtime import CPU, make_session
 
 MODELS = ("squeezenet11", "efficientnet_lite0", "vgg16", "resnet50")
+PLAIN = "plain"  # a forward pass
 
 
 def model_bytes(name: str) -> bytes:
@@ -31,26 +35,23 @@ def model_bytes(name: str) -> bytes:
     return bytes(graph.SerializeToString())
 
 
-def times(name: str, rounds: int, threads: int, seed: int) -> tuple[float, float, float, float]:
-    """Median seconds of a forward pass and of an explanation; seconds to compile; of the second new image."""
+def times(name: str, rounds: int, threads: int, seed: int) -> tuple[dict[str, float], dict[str, float]]:
+    """Median seconds of a forward pass (PLAIN) and of an explanation by each preset; seconds to compile each."""
     data = model_bytes(name)
-    explainer = Explainer(data, threads=threads, providers="cpu")
-    x = np.random.default_rng(seed).standard_normal(explainer.input_shape).astype(np.float32)
+    made = {preset: Explainer(data, preset=preset, threads=threads, providers="cpu") for preset in PRESETS}
+    x = np.random.default_rng(seed).standard_normal(made[DEFAULT_PRESET].input_shape).astype(np.float32)
     plain = make_session(data, [CPU], threads)
     feed = {plain.get_inputs()[0].name: x}
-    compile_seconds = explainer.explain(x)[0].meta["seconds"]["compile"]
-    began = time.perf_counter()
-    explainer.explain(x + 1)
-    second = time.perf_counter() - began
-    forward, explain = [], []
+    compiling = {p: float(one.explain(x)[0].meta["seconds"]["compile"]) for p, one in made.items()}
+    runs: dict[str, Callable[[], object]] = {PLAIN: lambda: plain.run(None, feed)}
+    runs |= {preset: functools.partial(one.explain, x) for preset, one in made.items()}
+    taken: dict[str, list[float]] = {what: [] for what in runs}
     for _ in range(rounds):
-        began = time.perf_counter()
-        plain.run(None, feed)
-        middle = time.perf_counter()
-        explainer.explain(x)
-        forward.append(middle - began)
-        explain.append(time.perf_counter() - middle)
-    return float(np.median(forward)), float(np.median(explain)), compile_seconds, second
+        for what, run in runs.items():
+            began = time.perf_counter()
+            run()
+            taken[what].append(time.perf_counter() - began)
+    return {what: float(np.median(seconds)) for what, seconds in taken.items()}, compiling
 
 
 def peak(name: str, what: str, threads: int) -> float:
@@ -74,11 +75,11 @@ def _peak_here(name: str, what: str, threads: int, seed: int) -> float:
     data = model_bytes(name)
     shape = (1, 3, 227, 227) if name == "squeezenet11" else (1, 3, 224, 224)
     x = np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
-    if what == "plain":
+    if what == PLAIN:
         session = make_session(data, [CPU], threads)
         session.run(None, {session.get_inputs()[0].name: x})
     else:
-        Explainer(data, threads=threads, providers="cpu").explain(x)
+        Explainer(data, preset=what, threads=threads, providers="cpu").explain(x)
     # Not ru_maxrss: that is inherited from the process that started this one.
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
@@ -91,25 +92,25 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--peak", choices=("plain", "explain"), help=argparse.SUPPRESS)
+    parser.add_argument("--peak", choices=(PLAIN, *PRESETS), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.peak:
         print(_peak_here(args.models[0], args.peak, args.threads, args.seed))
         return
-    print(header(args.seed, args.threads), f"rounds: {args.rounds}, batch 1, preset paper", sep="\n")
+    print(header(args.seed, args.threads), f"rounds: {args.rounds}, batch 1", sep="\n")
     print()
     print(
-        "| model | forward ms | explanation ms | ratio | compile s | 2nd image ms | peak MB forward | explanation |"
+        f"| model | forward ms | peak MB |{''.join(f' {p}: / forward | peak / forward | compile s |' for p in PRESETS)}"
     )
-    print("|---|---|---|---|---|---|---|---|")
+    print("|---|---|---|" + "---|---|---|" * len(PRESETS))
     for name in args.models:
-        forward, explain, compiling, second = times(name, args.rounds, args.threads, args.seed)
-        memory = [peak(name, what, args.threads) for what in ("plain", "explain")]
-        print(
-            f"| {name} | {forward * 1e3:.1f} | {explain * 1e3:.1f} | {explain / forward:.2f} | {compiling:.2f} "
-            f"| {second * 1e3:.0f} | {memory[0]:.0f} | {memory[1]:.0f} |",
-            flush=True,
-        )
+        seconds, compiling = times(name, args.rounds, args.threads, args.seed)
+        memory = {what: peak(name, what, args.threads) for what in seconds}
+        cells = [f"{seconds[PLAIN] * 1e3:.1f} | {memory[PLAIN]:.0f}"] + [
+            f"{seconds[p] / seconds[PLAIN]:.2f} | {memory[p] / memory[PLAIN]:.1f} | {compiling[p]:.1f}"
+            for p in PRESETS
+        ]
+        print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ Method = Callable[[Array, Array], Maps]  # of images [N, 3, SIZE, SIZE] and clas
 
 def ours(model: bytes, **options: Any) -> Method:
     """`Explainer` with these options."""
-    explainer = Explainer(model, layout="NCHW", providers="cpu", labels=CLASSES, **options)
+    explainer = Explainer(model, preset="paper", layout="NCHW", providers="cpu", labels=CLASSES, **options)
 
     def explained(images: Array, classes: Array) -> Maps:
         relevance = np.zeros((len(images), SIZE, SIZE), np.float32)
@@ -72,7 +72,7 @@ def ours(model: bytes, **options: Any) -> Method:
 
 def gradient(model: bytes) -> Method:
     """Input × gradient: the engine's own backward pass in the true derivative, collapsed at the input."""
-    explainer = Explainer(model, layout="NCHW", providers="cpu")
+    explainer = Explainer(model, preset="paper", layout="NCHW", providers="cpu")
     port = explainer.ports[0]
     options = Options(boundary=port.name)
     shape = (_CHUNK, *explainer.input_shape[1:])
@@ -99,7 +99,7 @@ def gradient(model: bytes) -> Method:
 
 def rollout(model: bytes, pool: str) -> Method:
     """Attention rollout by patches, from the weights that the engine finds."""
-    explainer = Explainer(model, layout="NCHW", providers="cpu")
+    explainer = Explainer(model, preset="paper", layout="NCHW", providers="cpu")
     names = [layer.weights.name for layer in attention_layers(explainer.plan)]
 
     def rolled(images: Array, _: Array) -> Maps:

@@ -22,7 +22,19 @@ from benchmarks.quality_inputs import (
     name_for_files,
     pictures_of,
 )
-from benchmarks.quality_parts import CHEAP, KINDS, MANY, Part, Task, done, load, load_all, metrics_of, save
+from benchmarks.quality_parts import (
+    CHEAP,
+    FEW,
+    KINDS,
+    MANY,
+    Part,
+    Task,
+    done,
+    load,
+    load_all,
+    metrics_of,
+    save,
+)
 from benchmarks.quality_report import BEGIN, END, number, page_of, short_table, written
 from srd_onnx.evaluation import Row
 from srd_onnx.masks import read_masks
@@ -321,7 +333,7 @@ def test_a_task_that_was_stopped_goes_on(task: Task) -> None:
 def test_metrics_of_many_maps_have_the_first_pictures(task: Task) -> None:
     found = done(replace(task, kind=MANY))
     assert found is not None
-    assert [Path(row.image) for row in found.rows] == list(task.pictures.images[:3])
+    assert [Path(row.image) for row in found.rows] == list(task.pictures.images[:FEW])
 
 
 def test_what_cannot_explain_the_model_is_left_out_with_its_reason(task: Task) -> None:

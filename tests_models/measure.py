@@ -77,7 +77,7 @@ def measure(name: str, exporter: str, opset: int) -> Row:
     weights = _weights(network, output)
     model = exported(module, data, exporter, opset)
     layout = network.layout or ("NHWC" if network.shape[-1] == 3 and len(network.shape) == 4 else None)
-    explainer = Explainer(model, layout=layout, providers="cpu", threads=2)
+    explainer = Explainer(model, layout=layout, preset="paper", providers="cpu", threads=2)
     target = int(np.argmax(weights[0])) if network.index is None else At("output", network.index)
     explanation = explainer.explain(data.numpy(), targets=target, batch_size=len(data))[0]
     return Row(

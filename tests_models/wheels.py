@@ -152,7 +152,9 @@ def measure_wheel(name: str) -> Row:
     """
     wheel = WHEELS[name]
     settings = {"fixed": wheel.fixed} if wheel.fixed else {}
-    explainer = Explainer(model_bytes(name), layout=wheel.layout, providers="cpu", threads=2, **settings)
+    explainer = Explainer(
+        model_bytes(name), preset="paper", layout=wheel.layout, providers="cpu", threads=2, **settings
+    )
     data = wheel.data()
     explanation = explainer.explain(data, targets=wheel.target)[0]
     given = data if isinstance(data, Mapping) else {explainer.ports[0].name: data}
