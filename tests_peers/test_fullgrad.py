@@ -74,7 +74,7 @@ def test_the_maps(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_each_part_and_their_sum(name: str) -> None:
     both = pair(name)
-    explainer = Explainer(both.onnx, preprocess=PIXELS, providers="cpu")
+    explainer = Explainer(both.onnx, preset="paper", preprocess=PIXELS, providers="cpu")
     compiled = fullgrad().make(explainer, explainer.case({"input": tuple(both.data.shape)}))
     assert isinstance(compiled, FullGradient)
     found = compiled.parts({"input": both.data.numpy()}, np.array(both.targets))
