@@ -138,7 +138,8 @@ class Aim:
 
 def aims_of(figures: Figures) -> list[Aim]:
     """The four aims that were set before anything was measured."""
-    peers = [name for name in dict.fromkeys(row.method for row in figures.rows) if is_peer(name)]
+    known = dict.fromkeys(row.method for row in figures.rows)
+    peers = [name for name in (*known, *figures.missing) if is_peer(name)]
     cams = [name for name in peers if kind_of(name) == CAM]
     return [
         _first(figures),
@@ -159,12 +160,14 @@ def _first(figures: Figures) -> Aim:
     other = next((method for method in ranked if method != OURS), None)
     if other is not None:
         said += f"; the best other is `{other}`, {spread(means[other], 2)}"
-    return Aim(title, _so_far(figures, met=place == 1), said)
+    if figures.missing:
+        said += f"; {len(figures.missing)} methods are not ranked yet"
+    return Aim(title, _so_far(figures.missing, met=place == 1), said)
 
 
-def _so_far(figures: Figures, *, met: bool) -> bool | None:
+def _so_far(unmeasured: Sequence[str], *, met: bool) -> bool | None:
     """Methods that have not been measured may still be better, but cannot make up for one that is."""
-    return None if met and figures.missing else met
+    return None if met and unmeasured else met
 
 
 def _against(figures: Figures, title: str, metric: str, others: Sequence[str], factor: float) -> Aim:
@@ -179,7 +182,8 @@ def _against(figures: Figures, title: str, metric: str, others: Sequence[str], f
     if (more := figures.difference(metric, OURS, best)) is not None:
         said += f"; difference {spread(more, 3)}"
     met = own >= factor * peer if peer > 0 else own > 0
-    return Aim(title, _so_far(figures, met=met), said)
+    unmeasured = [name for name in others if (name, metric) not in figures.means]
+    return Aim(title, _so_far(unmeasured, met=met), said)
 
 
 def _at_most(figures: Figures) -> Aim:

@@ -298,9 +298,13 @@ def short_table(every: Sequence[Figures]) -> str:
         rows.append([title_of(method), f"{ranked[method]:.1f}", *means])
     header = ("method", f"mean rank of {len(order)} ↓", f"{FAITHFUL} ↑", f"{POINTING} ↑", f"{RANDOMISED} ↓")
     names = ", ".join(one.model for one in some)
+    left = dict.fromkeys(name for one in some for name in one.missing)
+    unranked = (
+        f" Not ranked, since not measured on everything: {', '.join(f'`{n}`' for n in left)}." if left else ""
+    )
     return (
         f"Means over the models of the reporting half ({names}), on photos of which no preset was chosen: ours and the "
-        f"{len(peers)} best peers. Written by `make quality`.\n\n{table(header, rows)}"
+        f"{len(peers)} best peers. Written by `make quality`.{unranked}\n\n{table(header, rows)}"
     )
 
 

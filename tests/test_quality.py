@@ -162,7 +162,9 @@ def test_the_difference_is_paired() -> None:
 def test_nothing_is_met_while_a_rival_is_missing_but_what_is_lost_is_lost() -> None:
     contenders = (OURS, "gradcam", "rise:masks=1000")
     won = figures({OURS: level(0.9, mprt_last_layer=[0.2] * 4), "gradcam": level(0.5)}, contenders)
-    assert [aim.met for aim in aims_of(won)] == [None, None, None, True]
+    assert [aim.met for aim in aims_of(won)] == [None, None, True, True]  # RISE is no CAM
+    other = figures({OURS: level(0.9), "gradcam": level(0.5)}, (OURS, "gradcam", "scorecam"))
+    assert [aim.met for aim in aims_of(other)][:3] == [None] * 3
     lost = figures({OURS: level(0.1), "gradcam": level(0.5)}, contenders)
     assert [aim.met for aim in aims_of(lost)] == [False] * 4
 
