@@ -79,8 +79,8 @@ def expected(model: ModelProto) -> Array:
     return np.concatenate([reference(model, {"input": x[None]}, ["output"])[0] for x in X])
 
 
-def explainer(model: ModelProto, method: str = "srd") -> Explainer:
-    return Explainer(model, method=method, layout="NCHW", providers="cpu", threads=1)
+def explainer(model: ModelProto, method: str = "srd", **options: Any) -> Explainer:
+    return Explainer(model, method=method, layout="NCHW", providers="cpu", threads=1, **options)
 
 
 def alone(model: bytes, *, fused: bool = True) -> Array:
@@ -112,14 +112,14 @@ def test_weights_that_onnx_runtime_quantises_anew_would_be_noticed() -> None:
 
 def test_a_compiled_file_gives_the_numbers_of_the_original_and_has_its_weights() -> None:
     model = net()
-    compiled = explainer(model).compile()
+    compiled = explainer(model, preset="paper").compile()
     np.testing.assert_allclose(alone(compiled.SerializeToString()), expected(model), atol=ROUNDING)
     stored = {t.name: numpy_helper.to_array(t) for t in compiled.graph.initializer}
     for one in model.graph.initializer:
         if one.name.endswith("/words"):
             np.testing.assert_array_equal(stored[one.name], numpy_helper.to_array(one))
     assert not {"first/w", "second/w"} & set(stored)
-    own = explainer(model).explain(X[:1], 1)[0].relevance
+    own = explainer(model, preset="paper").explain(X[:1], 1)[0].relevance
     session = make_session(compiled.SerializeToString(), [CPU])
     (theirs,) = session.run(["relevance"], {"input": X[:1], "target": np.array([1])})
     np.testing.assert_allclose(theirs[0], own, atol=1e-4 * np.abs(own).max())

@@ -23,7 +23,9 @@ make = helper.make_node
 
 
 def probe(model: ModelProto | None = None, batch: int = 4, **options: Any) -> ExplainerProbe:
-    return probe_of(Explainer(model or small_cnn(), providers="cpu", **options), batch=batch)
+    of_map = {} if "method" in options else {"preset": "paper"}
+    explainer = Explainer(model or small_cnn(), providers="cpu", **of_map | options)
+    return probe_of(explainer, batch=batch)
 
 
 def by_onnxruntime(model: ModelProto, data: Array) -> Array:
@@ -67,7 +69,7 @@ def test_scores_lie_before_the_softmax_and_probabilities_behind_it() -> None:
 def test_maps_are_the_explainers_for_the_target_of_each() -> None:
     targets = np.arange(5)
     found = probe().maps(DATA[:5], targets)
-    explainer = Explainer(small_cnn(), providers="cpu")
+    explainer = Explainer(small_cnn(), preset="paper", providers="cpu")
     for row, target, one in zip(DATA, targets, found, strict=False):
         np.testing.assert_array_equal(one, explainer.explain(row, int(target))[0].relevance)
     assert found.dtype == np.float64

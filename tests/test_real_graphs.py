@@ -69,7 +69,7 @@ def drawn(explainer: Explainer) -> dict[str, NDArray[np.generic]]:
 
 def explained(name: str) -> Explanation:
     layout: Mapping[str, str] | None = LAYOUTS.get(name)
-    explainer = Explainer(loaded(name), layout=layout, providers="cpu")
+    explainer = Explainer(loaded(name), preset="paper", layout=layout, providers="cpu")
     return explainer.explain(drawn(explainer))[0]
 
 

@@ -41,7 +41,7 @@ def plain(model: onnx.ModelProto, data: Array) -> list[Array]:
 
 def relevance(model: onnx.ModelProto | str, data: Array) -> Array:
     """The map of class 1."""
-    return np.asarray(Explainer(model, providers="cpu").explain(data, 1)[0].relevance)
+    return np.asarray(Explainer(model, preset="paper", providers="cpu").explain(data, 1)[0].relevance)
 
 
 def assert_same_map(found: Array, expected: Array, tolerance: float) -> None:
@@ -171,7 +171,7 @@ def test_a_norm_that_nothing_can_take_up_stays_and_has_its_rule() -> None:
     model = head_of(nodes, weights)
     _, graph = simplify(model, {"input": (1, 3, 12, 12)})
     assert "norm" in {node.name for node in graph.nodes}
-    explained = Explainer(model, providers="cpu").explain(data_for((1, 3, 12, 12)), 1)[0]
+    explained = Explainer(model, preset="paper", providers="cpu").explain(data_for((1, 3, 12, 12)), 1)[0]
     assert explained.relevance.sum(dtype=np.float64) == pytest.approx(explained.score, rel=1e-4)
 
 
@@ -300,7 +300,7 @@ def test_every_opset_gives_the_same_map(opset: int) -> None:
     model = cnn_of_opset(opset)
     onnx.checker.check_model(model, full_check=True)
     data = data_for((1, 3, 16, 16))
-    explained = Explainer(model, providers="cpu").explain(data, 1)[0]
+    explained = Explainer(model, preset="paper", providers="cpu").explain(data, 1)[0]
     assert explained.meta["target_tensor"] == "z"
     assert explained.meta["model"]["opset"] == opset
     assert_same_map(explained.relevance, relevance(cnn_of_opset(17), data), 1e-6)
@@ -352,7 +352,7 @@ def in_precision(model: onnx.ModelProto, elem_type: int) -> onnx.ModelProto:
 def test_a_float16_model_explains_with_the_precision_it_has() -> None:
     data = data_for((1, 3, 32, 32))
     model = in_precision(small_cnn(), TensorProto.FLOAT16)
-    explained = Explainer(model, providers="cpu").explain(data, 1)[0]
+    explained = Explainer(model, preset="paper", providers="cpu").explain(data, 1)[0]
     assert_same_map(explained.relevance, relevance(small_cnn(), data), 2e-2)
     assert explained.residual == pytest.approx(0, abs=5e-3 * float(np.abs(explained.relevance).sum()))
 
@@ -366,7 +366,9 @@ def test_a_float64_model_works_where_onnx_runtime_has_the_kernels() -> None:
         make("MatMul", ["r", "b"], ["output"]),
     ]
     model = in_precision(model_of(nodes, weights, (["N", 5, 4], ["N", 5, 3])), TensorProto.DOUBLE)
-    explained = Explainer(model, layout="NTC", providers="cpu").explain(rng.standard_normal((1, 5, 4)), 2)[0]
+    explained = Explainer(model, preset="paper", layout="NTC", providers="cpu").explain(
+        rng.standard_normal((1, 5, 4)), 2
+    )[0]
     assert explained.relevance.shape == (5,)
     assert explained.relevance.sum() == pytest.approx(explained.score, rel=1e-5)
 
@@ -421,7 +423,7 @@ def test_a_group_normalization_stays_one_node_of_known_shape() -> None:
     assert node.output().shape == (1, 4, 2, 2)
     assert dict(node.attrs) == {"num_groups": 2, "epsilon": pytest.approx(0.1), "stash_type": 1}
     np.testing.assert_allclose(plain(simplified, data)[0], plain(model, data)[0], rtol=1e-5, atol=1e-5)
-    explained = Explainer(model, providers="cpu").explain(data, 1)[0]
+    explained = Explainer(model, preset="paper", providers="cpu").explain(data, 1)[0]
     assert explained.relevance.shape == (4, 4)
     assert explained.residual == pytest.approx(0, abs=1e-5)
 
@@ -432,4 +434,6 @@ def test_a_group_normalization_of_a_constant_is_folded_as_what_it_is() -> None:
     assert all(node.name for node in graph.nodes)
     assert len({node.name for node in graph.nodes}) == len(graph.nodes)
     np.testing.assert_allclose(plain(simplified, data)[0], plain(model, data)[0], rtol=1e-5, atol=1e-5)
-    assert Explainer(model, providers="cpu").explain(data, 1)[0].residual == pytest.approx(0, abs=1e-5)
+    assert Explainer(model, preset="paper", providers="cpu").explain(data, 1)[0].residual == pytest.approx(
+        0, abs=1e-5
+    )
