@@ -53,6 +53,7 @@ class CheckReport:
     Attributes:
         input_shape: the shape for which this holds: as declared, open sizes filled in.
         boundary: the tensors at which sharing ratios take over; empty where gaps leave it open.
+        focus: those of the passes that sharpen the map, coarse to fine.
         problem: what keeps the model from being explained, None if nothing does.
     """
 
@@ -70,6 +71,7 @@ class CheckReport:
     options: Mapping[str, str | float]
     target_tensor: str | None
     boundary: tuple[str, ...]
+    focus: tuple[str, ...]
     nodes: tuple[CheckedNode, ...]
     problem: str | None
 
@@ -120,6 +122,7 @@ def check_model(explainer: "Explainer") -> CheckReport:
         options=explainer.options.to_dict(),
         target_tensor=plan.target.name if plan else None,
         boundary=plan.boundary if plan else (),
+        focus=tuple(name for one in plan.focus for name in one.boundary) if plan else (),
         nodes=_nodes(plan, problem) if plan else (),
         problem=problem,
     )

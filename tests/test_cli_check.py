@@ -44,7 +44,8 @@ def test_the_json_is_the_report_and_nothing_else(tmp_path: Path) -> None:
     assert found == json.loads(json.dumps(report.to_dict()))
     assert set(found) == {
         "explainable", "counts", "path", "sha256", "opset", "producer", "parameters", "inputs", "outputs", "layout",
-        "layout_guessed", "input_shape", "preset", "options", "target_tensor", "boundary", "nodes", "problem",
+        "layout_guessed", "input_shape", "preset", "options", "target_tensor", "boundary", "focus", "nodes",
+        "problem",
     }  # fmt: skip
     assert (found["explainable"], found["problem"]) == (True, None)
     assert found["inputs"] == [{"name": "input", "dtype": "float", "shape": ["N", 3, 32, 32]}]
@@ -64,7 +65,8 @@ def test_the_json_is_the_report_and_nothing_else(tmp_path: Path) -> None:
 
 def test_options_move_the_boundary(tmp_path: Path) -> None:
     found = document(run("check", small(tmp_path), "--boundary", "pool1", "--json"))
-    assert found["boundary"] == ["pool1"]
+    assert (found["boundary"], found["focus"]) == (["pool1"], [])
+    assert document(run("check", small(tmp_path), "--focus", "pool1", "--json"))["focus"] == ["pool1"]
 
 
 def test_gaps_give_code_1_and_the_whole_table(tmp_path: Path) -> None:

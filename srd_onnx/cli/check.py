@@ -108,6 +108,7 @@ def _facts(report: "CheckReport") -> Table:
         ("layout", f"{layout}, checked for {size}"),
         ("target", report.target_tensor or "-"),
         ("boundary", ", ".join(report.boundary) or "-"),
+        ("focus", ", ".join(report.focus) or "-"),
         ("options", f"preset {report.preset}: " + ", ".join(f"{k} {v}" for k, v in report.options.items())),
     )
     for name, value in rows:
