@@ -296,7 +296,7 @@ def short_table(every: Sequence[Figures]) -> str:
     for method in [m for m in order if m in (OURS, PAPER) or m in peers]:
         means = [_mean(method, metric, some) for metric in (FAITHFUL, POINTING, RANDOMISED)]
         rows.append([title_of(method), f"{ranked[method]:.1f}", *means])
-    header = ("method", f"mean rank of {len(order)} ↓", f"{FAITHFUL} ↑", f"{POINTING} ↑", f"{RANDOMISED} ↓")
+    header = ("method", "mean rank ↓", f"{FAITHFUL} ↑", f"{POINTING} ↑", f"{RANDOMISED} ↓")
     names = ", ".join(one.model for one in some)
     left = dict.fromkeys(name for one in some for name in one.missing)
     unranked = (
