@@ -2,7 +2,7 @@
 
     python -m benchmarks.gpu [--algorithm HEURISTIC] [--tf32]
 
-Needs a GPU. Times are medians of runs that alternate in one process, copies to and from the device included; the
+Needs a GPU. Times are medians, of one thing after the other in one process, copies to and from the device included; the
 same is measured with other settings of ONNX Runtime's CUDA provider than ours by the two options.
 """
 
@@ -19,22 +19,21 @@ from benchmarks.speed import model_bytes
 from srd_onnx import Explainer
 from srd_onnx.cuda import CUDA, CUDA_OPTIONS
 from srd_onnx.ir import Array
+from srd_onnx.options import DEFAULT_PRESET, PRESETS
 from srd_onnx.runtime import CPU, make_session
 
 MODELS = ("squeezenet11", "efficientnet_lite0", "resnet50", "vgg16")
-PRESETS = ("paper", "joint")
 BATCHES = (1, 32)
 
 
-def medians(runs: list[Callable[[], object]], rounds: int) -> list[float]:
-    """Milliseconds of each, one after the other in every round; the first two rounds are for warming up."""
-    seconds = np.empty((rounds + 2, len(runs)))
-    for row in seconds:
-        for column, run in enumerate(runs):
-            began = time.perf_counter()
-            run()
-            row[column] = time.perf_counter() - began
-    return [float(1000 * one) for one in np.median(seconds[2:], axis=0)]
+def median(run: Callable[[], object], rounds: int) -> float:
+    """Milliseconds; two rounds before are for warming up."""
+    seconds = []
+    for _ in range(rounds + 2):
+        began = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - began)
+    return 1000 * float(np.median(seconds[2:]))
 
 
 def apart(a: Array, b: Array) -> float:
@@ -51,12 +50,12 @@ def row(name: str, batch: int, rounds: int, seed: int) -> str:
     """Of a model and a batch: forward, explanations and how far the maps are from those of the CPU."""
     data = model_bytes(name)
     made = {p: Explainer(data, preset=p, providers="cuda") for p in PRESETS}
-    size = made["paper"].input_shape[-1]
+    size = made[DEFAULT_PRESET].input_shape[-1]
     x = np.random.default_rng(seed).standard_normal((batch, 3, size, size)).astype(np.float32)
     plain = make_session(data, [CUDA, CPU])
     given = plain.get_inputs()[0]
     free = not isinstance(given.shape[0], int)
-    forward = medians([lambda: plain.run(None, {given.name: x if free else x[:1]})], rounds)[0]
+    forward = median(lambda: plain.run(None, {given.name: x if free else x[:1]}), rounds)
     cells = []
     for preset, explainer in made.items():
         began = time.perf_counter()
@@ -65,7 +64,7 @@ def row(name: str, batch: int, rounds: int, seed: int) -> str:
         again = apart(first, maps(explainer, x))
         cpu = maps(Explainer(data, preset=preset, providers="cpu"), x[:2])
         fresh = maps(Explainer(data, preset=preset, providers="cuda"), x)
-        (taken,) = medians([functools.partial(explainer.explain, x, 7, batch_size=batch)], rounds)
+        taken = median(functools.partial(explainer.explain, x, 7, batch_size=batch), rounds)
         cells.append(
             f"{taken:.1f} | {taken / forward:.2f} | {compiled:.1f} | {apart(cpu, first[:2]):.0e} "
             f"| {again:.0e}, {apart(first, fresh):.0e}"
