@@ -13,8 +13,8 @@ from pathlib import Path
 from benchmarks.imagenet import CLASSIFIERS, explainer_of, free_photos, photos
 from benchmarks.machine import header
 from srd_onnx import Explainer
-from srd_onnx.apop_render import picture
-from srd_onnx.apop_table import ApopTable, apop_table
+from srd_onnx.apop.picture import picture
+from srd_onnx.apop.table import ApopTable, apop_table
 from srd_onnx.cli.photos import expanded
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"

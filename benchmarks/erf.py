@@ -16,8 +16,8 @@ import numpy as np
 from benchmarks.machine import header
 from benchmarks.speed import model_bytes
 from srd_onnx import Explainer
-from srd_onnx.layers import Layer
-from srd_onnx.runtime import CPU, make_session
+from srd_onnx.inside.layers import Layer
+from srd_onnx.ort.runtime import CPU, make_session
 from srd_onnx.targets import At
 
 MODELS = ("efficientnet_lite0", "resnet50", "squeezenet11", "vgg16")

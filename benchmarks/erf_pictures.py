@@ -13,8 +13,8 @@ from PIL import Image
 
 from benchmarks.machine import header
 from srd_onnx import Explainer
-from srd_onnx.contact import Choice, contacts, picture
-from srd_onnx.layer_strip import strip
+from srd_onnx.inside.contact import Choice, contacts, picture
+from srd_onnx.pictures.layer_strip import strip
 from srd_onnx.zoo import sample_photo, zoo
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"

@@ -27,10 +27,10 @@ from benchmarks.halves import PASTED, TUNING, halves
 from benchmarks.imagenet import explainer_of
 from benchmarks.machine import header
 from srd_onnx import Explainer
-from srd_onnx.boundary import passages
-from srd_onnx.forward import kept_forward
-from srd_onnx.inputs import read_items
+from srd_onnx.engine.boundary import passages
+from srd_onnx.inputs.sources import read_items
 from srd_onnx.methods.activation_maps import gradcam
+from srd_onnx.ort.forward import kept_forward
 
 Array = NDArray[Any]
 T = TypeVar("T")

@@ -17,10 +17,10 @@ import numpy as np
 from benchmarks.machine import header
 from benchmarks.speed import model_bytes
 from srd_onnx import Explainer
-from srd_onnx.cuda import CUDA, CUDA_OPTIONS
-from srd_onnx.ir import Array
-from srd_onnx.options import DEFAULT_PRESET, PRESETS
-from srd_onnx.runtime import CPU, make_session
+from srd_onnx.engine.options import DEFAULT_PRESET, PRESETS
+from srd_onnx.graph.ir import Array
+from srd_onnx.ort.cuda import CUDA, CUDA_OPTIONS
+from srd_onnx.ort.runtime import CPU, make_session
 
 MODELS = ("squeezenet11", "efficientnet_lite0", "resnet50", "vgg16")
 BATCHES = (1, 32)

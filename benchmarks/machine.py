@@ -4,7 +4,7 @@ import os
 import platform
 from pathlib import Path
 
-from srd_onnx.runtime import versions
+from srd_onnx.ort.runtime import versions
 
 
 def header(seed: int, threads: int) -> str:

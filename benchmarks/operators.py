@@ -10,10 +10,10 @@ from onnx import TensorProto, helper
 from onnx.defs import OpSchema
 
 import graph_rules
-from srd_onnx.functions import add_defaults, definition, is_real
-from srd_onnx.ir import OpKey
-from srd_onnx.rule import Rule
-from srd_onnx.simplify import WORKING_OPSET
+from srd_onnx.engine.rule import Rule
+from srd_onnx.graph.functions import add_defaults, definition, is_real
+from srd_onnx.graph.ir import OpKey
+from srd_onnx.graph.simplify import WORKING_OPSET
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "operators.md"
 HEAD = """# Operators

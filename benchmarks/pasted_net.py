@@ -23,7 +23,7 @@ from benchmarks.pasted import CLASSES, PREPROCESS, SIDE, Array, Pictures, cells,
 from benchmarks.vit_task import inside, pointing
 from srd_onnx import Explainer
 from srd_onnx.files import atomic_write_all
-from srd_onnx.runtime import CPU, make_session, run
+from srd_onnx.ort.runtime import CPU, make_session, run
 
 NETS = ("resnet", "vgg")
 LEARN, HELD = 12288, 1000  # pictures to learn from, of each size, and to be measured on

@@ -8,11 +8,11 @@ import numpy as np
 
 from benchmarks.quality_inputs import FINER, OURS
 from benchmarks.quality_parts import KINDS, Part, metrics_of
-from srd_onnx.evaluation import Row
+from srd_onnx.evaluation.numbers import Row
+from srd_onnx.evaluation.ranking import ALL, Interval, averages, interval, mean_ranks
 from srd_onnx.methods import METHODS, SRD
 from srd_onnx.metrics import METRICS, Metric
 from srd_onnx.metrics.metric import Family
-from srd_onnx.ranking import ALL, Interval, averages, interval, mean_ranks
 
 AXIOMATIC = "axiomatic"
 FIVE = tuple(family for family in get_args(Family) if family != AXIOMATIC)

@@ -10,8 +10,8 @@ from benchmarks import imagenet, pasted_net
 from benchmarks.halves import PASTED, halves
 from benchmarks.pasted import CLASSES, Array, draw
 from srd_onnx import Explainer
-from srd_onnx.boundary import passages
-from srd_onnx.contenders import Contender, contender_named
+from srd_onnx.engine.boundary import passages
+from srd_onnx.evaluation.contenders import Contender, contender_named
 from srd_onnx.files import atomic_write_all
 from srd_onnx.methods import METHODS
 

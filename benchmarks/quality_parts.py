@@ -11,10 +11,10 @@ from typing import Any
 from benchmarks.machine import header
 from benchmarks.quality_inputs import Pictures, base_of, contender_of, name_for_files
 from srd_onnx.errors import SrdOnnxError
-from srd_onnx.evaluation import Row, numbers, prepare
-from srd_onnx.evaluation_store import open_store
+from srd_onnx.evaluation.masks import read_masks
+from srd_onnx.evaluation.numbers import Row, numbers, prepare
+from srd_onnx.evaluation.store import open_store
 from srd_onnx.files import atomic_write, to_json
-from srd_onnx.masks import read_masks
 from srd_onnx.metrics import METRICS, Metric, metric_named
 
 FEW = 2  # pictures of the metrics that need many maps of each

@@ -23,9 +23,9 @@ from benchmarks.quality_figures import (
 )
 from benchmarks.quality_inputs import FINER, OURS, PAPER, PER_POSITION
 from benchmarks.quality_parts import CHEAP, FEW, MANY_MAPS, Part, metrics_of
+from srd_onnx.evaluation.ranking import ALL, CONFIDENCE, RESAMPLES, Interval
 from srd_onnx.files import atomic_write_all
 from srd_onnx.metrics.metric import Family
-from srd_onnx.ranking import ALL, CONFIDENCE, RESAMPLES, Interval
 
 BEGIN, END = "<!-- quality -->", "<!-- /quality -->"
 PEERS_SHOWN = 5  # in README

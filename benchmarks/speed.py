@@ -20,8 +20,8 @@ import onnx
 from benchmarks.machine import header
 from benchmarks.nets import resnet50, vgg16
 from srd_onnx import Explainer, zoo
-from srd_onnx.options import DEFAULT_PRESET, PRESETS
-from srd_onnx.runtime import CPU, make_session
+from srd_onnx.engine.options import DEFAULT_PRESET, PRESETS
+from srd_onnx.ort.runtime import CPU, make_session
 
 MODELS = ("squeezenet11", "efficientnet_lite0", "vgg16", "resnet50")
 PLAIN = "plain"  # a forward pass

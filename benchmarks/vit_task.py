@@ -22,12 +22,12 @@ from benchmarks.machine import header
 from benchmarks.vit_data import BLOCKS, CLASSES, PATCH, POOLS, SIZE, Pictures, Pool, draw
 from graph_rules import EXPANSIONS, RULES
 from srd_onnx import Explainer
-from srd_onnx.assemble import combined
-from srd_onnx.backward import build
-from srd_onnx.engine import Case, plan_for, relevance_outputs
+from srd_onnx.engine.assemble import combined
+from srd_onnx.engine.backward import build
+from srd_onnx.engine.compiling import Case, plan_for, relevance_outputs
+from srd_onnx.engine.options import Options
 from srd_onnx.methods.attention import attention_layers, rolled_out
-from srd_onnx.options import Options
-from srd_onnx.runtime import CPU, make_session, run
+from srd_onnx.ort.runtime import CPU, make_session, run
 
 Array = NDArray[Any]
 ROOT = Path(__file__).parents[1]

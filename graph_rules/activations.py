@@ -8,10 +8,10 @@ import numpy as np
 from graph_rules.broadcasting import back, broadcast, equally
 from graph_rules.frozen import elementwise, positive, rectifier, scaled
 from graph_rules.registry import activation, always, cotangent, gate, nothing, rule, to_first, varying
-from srd_onnx.emit import Emitter
-from srd_onnx.ir import Node
-from srd_onnx.roles import Axes, Gate, Roles
-from srd_onnx.rule import Flows
+from srd_onnx.engine.emit import Emitter
+from srd_onnx.engine.rule import Flows
+from srd_onnx.graph.ir import Node
+from srd_onnx.graph.roles import Axes, Gate, Roles
 
 
 @rectifier("Relu", versions=(14,), roles=activation)

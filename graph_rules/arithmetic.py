@@ -5,10 +5,10 @@ import numpy as np
 from graph_rules.broadcasting import back, broadcast, equally, one_of
 from graph_rules.powers import inverted
 from graph_rules.registry import cotangent, rule, varying
-from srd_onnx.emit import Emitter
-from srd_onnx.ir import Node
-from srd_onnx.roles import Axes, Roles
-from srd_onnx.rule import Flows
+from srd_onnx.engine.emit import Emitter
+from srd_onnx.engine.rule import Flows
+from srd_onnx.graph.ir import Node
+from srd_onnx.graph.roles import Axes, Roles
 
 
 def _constant_part(emit: Emitter, node: Node) -> str | None:

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from graph_rules.registry import always, cotangent, rule, through, to_first
-from srd_onnx.emit import Emitter
+from srd_onnx.engine.emit import Emitter
+from srd_onnx.engine.rule import Flows
 from srd_onnx.errors import LayoutError
-from srd_onnx.ir import Array, Node, Value
-from srd_onnx.roles import Axes, Gate, Role, Roles
-from srd_onnx.rule import Flows
+from srd_onnx.graph.ir import Array, Node, Value
+from srd_onnx.graph.roles import Axes, Gate, Role, Roles
 
 _QUERIES, _KEYS, _VALUES, _MASK, _PAST_KEYS, _PAST_VALUES, _LENGTHS = range(7)
 _PAST = {_KEYS: _PAST_KEYS, _VALUES: _PAST_VALUES}

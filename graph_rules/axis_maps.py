@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from graph_rules.registry import cotangent, to_first
-from srd_onnx.emit import Emitter
-from srd_onnx.ir import Array, Node, Value
-from srd_onnx.roles import Role, Roles
-from srd_onnx.rule import Flows
+from srd_onnx.engine.emit import Emitter
+from srd_onnx.engine.rule import Flows
+from srd_onnx.graph.ir import Array, Node, Value
+from srd_onnx.graph.roles import Role, Roles
 
 NEGLIGIBLE = 1e-9  # a weight below this comes from rounding a coordinate: that tap feeds nothing
 

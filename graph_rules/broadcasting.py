@@ -3,11 +3,11 @@
 from collections.abc import Callable
 
 from graph_rules.registry import carries, cotangent
-from srd_onnx.emit import Emitter
+from srd_onnx.engine.emit import Emitter
+from srd_onnx.engine.rule import Flows
 from srd_onnx.errors import LayoutError
-from srd_onnx.ir import Node, Value
-from srd_onnx.roles import Axes, Gate, Role, Roles
-from srd_onnx.rule import Flows
+from srd_onnx.graph.ir import Node, Value
+from srd_onnx.graph.roles import Axes, Gate, Role, Roles
 
 Carriers = Callable[[Node, Roles], tuple[int, ...]]
 

@@ -3,11 +3,11 @@
 from onnx import helper
 
 from graph_rules.registry import always, cotangent, moved, rule, same, to_first, varying
-from srd_onnx.emit import Emitter
-from srd_onnx.ir import Node
-from srd_onnx.replay import again
-from srd_onnx.roles import Axes, Role, Roles
-from srd_onnx.rule import Flows
+from srd_onnx.apop.replay import again
+from srd_onnx.engine.emit import Emitter
+from srd_onnx.engine.rule import Flows
+from srd_onnx.graph.ir import Node
+from srd_onnx.graph.roles import Axes, Role, Roles
 
 
 def _cast_back(emit: Emitter, node: Node, flow: str) -> str:

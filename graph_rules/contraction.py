@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from graph_rules.registry import cotangent, varying
-from srd_onnx.emit import Emitter
+from srd_onnx.apop.replay import again
+from srd_onnx.engine.emit import Emitter
+from srd_onnx.engine.rule import Flows, Taps
 from srd_onnx.errors import LayoutError
-from srd_onnx.ir import Node, Value
-from srd_onnx.replay import again
-from srd_onnx.roles import Axes, Role, Roles
-from srd_onnx.rule import Flows, Taps
+from srd_onnx.graph.ir import Node, Value
+from srd_onnx.graph.roles import Axes, Role, Roles
 
 Term = tuple[str, ...]
 

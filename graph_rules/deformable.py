@@ -8,10 +8,10 @@ import numpy as np
 from graph_rules.registry import cotangent, never, rule, to_first
 from graph_rules.sampling import LINEAR, Samples, axis_taps, first_carries, read_roles
 from graph_rules.windows import Window, loses_padding, window_of, window_spread
-from srd_onnx.emit import Emitter
-from srd_onnx.ir import Array, Node
-from srd_onnx.roles import Axes, Roles
-from srd_onnx.rule import Flows
+from srd_onnx.engine.emit import Emitter
+from srd_onnx.engine.rule import Flows
+from srd_onnx.graph.ir import Array, Node
+from srd_onnx.graph.roles import Axes, Roles
 
 _X, _WEIGHTS, _OFFSETS, _BIAS, _MASK = range(5)
 

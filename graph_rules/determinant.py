@@ -3,10 +3,10 @@
 import numpy as np
 
 from graph_rules.registry import cotangent, rule, to_first
-from srd_onnx.emit import Emitter
-from srd_onnx.ir import Array, Node
-from srd_onnx.roles import Axes, Role, Roles
-from srd_onnx.rule import Flows
+from srd_onnx.engine.emit import Emitter
+from srd_onnx.engine.rule import Flows
+from srd_onnx.graph.ir import Array, Node
+from srd_onnx.graph.roles import Axes, Role, Roles
 
 LARGEST = 16  # rows; each of its elements has a minor
 

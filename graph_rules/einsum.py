@@ -18,10 +18,10 @@ from graph_rules.contraction import (
     sizes_of,
 )
 from graph_rules.registry import cotangent, rule
-from srd_onnx.emit import Emitter
-from srd_onnx.ir import Node
-from srd_onnx.roles import Axes, Roles
-from srd_onnx.rule import Flows, Taps
+from srd_onnx.engine.emit import Emitter
+from srd_onnx.engine.rule import Flows, Taps
+from srd_onnx.graph.ir import Node
+from srd_onnx.graph.roles import Axes, Roles
 
 _ELLIPSIS = "."
 

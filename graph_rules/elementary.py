@@ -17,9 +17,9 @@ from graph_rules.registry import (
     through,
     to_first,
 )
-from srd_onnx.emit import Emitter
-from srd_onnx.ir import Node
-from srd_onnx.rule import Flows
+from srd_onnx.engine.emit import Emitter
+from srd_onnx.engine.rule import Flows
+from srd_onnx.graph.ir import Node
 
 
 def _over_v(emit: Emitter, node: Node, at_zero: float) -> str:

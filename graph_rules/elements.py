@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from graph_rules.axis_maps import equal
-from srd_onnx.emit import Emitter
-from srd_onnx.ir import Array, Node, Value
-from srd_onnx.roles import Axes, Role, Roles
-from srd_onnx.rule import Flows
+from srd_onnx.engine.emit import Emitter
+from srd_onnx.engine.rule import Flows
+from srd_onnx.graph.ir import Array, Node, Value
+from srd_onnx.graph.roles import Axes, Role, Roles
 
 
 @dataclass(frozen=True, eq=False)

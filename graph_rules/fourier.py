@@ -5,10 +5,10 @@ import math
 import numpy as np
 
 from graph_rules.registry import cotangent, rule, to_first, varying
-from srd_onnx.emit import Emitter
-from srd_onnx.ir import Array, Node
-from srd_onnx.roles import Axes, Role, Roles
-from srd_onnx.rule import Flows
+from srd_onnx.engine.emit import Emitter
+from srd_onnx.engine.rule import Flows
+from srd_onnx.graph.ir import Array, Node
+from srd_onnx.graph.roles import Axes, Role, Roles
 
 
 def _require_parts(node: Node, own: Axes) -> None:

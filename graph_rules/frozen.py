@@ -11,9 +11,9 @@ from functools import partial
 import numpy as np
 
 from graph_rules.registry import always, cotangent, rule, through, to_first
-from srd_onnx.emit import Emitter
-from srd_onnx.ir import Node, Value
-from srd_onnx.rule import Flows
+from srd_onnx.engine.emit import Emitter
+from srd_onnx.engine.rule import Flows
+from srd_onnx.graph.ir import Node, Value
 
 # A nonlinear function of every element: it acts on each position alone.
 elementwise = partial(rule, routes=always, spread=through, nonlinear=True)

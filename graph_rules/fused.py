@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from srd_onnx.expand import FUSED, Expansion, Writer
-from srd_onnx.ir import Node, OpKey
+from srd_onnx.graph.expand import FUSED, Expansion, Writer
+from srd_onnx.graph.ir import Node, OpKey
 
 EXPANSIONS: dict[OpKey, Expansion] = {}
 

@@ -13,11 +13,11 @@ from graph_rules.axis_maps import (
     real_dtype,
 )
 from graph_rules.registry import cotangent, moved, rule, to_first
-from srd_onnx.emit import Emitter
-from srd_onnx.ir import Array, Node
-from srd_onnx.replay import again
-from srd_onnx.roles import Axes, Role, Roles
-from srd_onnx.rule import Flows
+from srd_onnx.apop.replay import again
+from srd_onnx.engine.emit import Emitter
+from srd_onnx.engine.rule import Flows
+from srd_onnx.graph.ir import Array, Node
+from srd_onnx.graph.roles import Axes, Role, Roles
 
 
 def _axis(node: Node) -> int:

@@ -20,10 +20,10 @@ from graph_rules.elements import (
     slice_indices,
 )
 from graph_rules.registry import cotangent, rule, to_first, varying
-from srd_onnx.emit import Emitter
-from srd_onnx.ir import Node
-from srd_onnx.roles import Axes, Role, Roles
-from srd_onnx.rule import Flows
+from srd_onnx.engine.emit import Emitter
+from srd_onnx.engine.rule import Flows
+from srd_onnx.graph.ir import Node
+from srd_onnx.graph.roles import Axes, Role, Roles
 
 
 def _data(node: Node, roles: Roles) -> tuple[int, ...]:

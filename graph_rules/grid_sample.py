@@ -13,10 +13,10 @@ from graph_rules.sampling import (
     first_carries,
     read_roles,
 )
-from srd_onnx.emit import Emitter
-from srd_onnx.ir import Node
-from srd_onnx.roles import Axes, Roles
-from srd_onnx.rule import Flows
+from srd_onnx.engine.emit import Emitter
+from srd_onnx.engine.rule import Flows
+from srd_onnx.graph.ir import Node
+from srd_onnx.graph.roles import Axes, Roles
 
 _KERNELS = {"nearest": NEAREST, "linear": LINEAR, "bilinear": LINEAR, "cubic": CUBIC, "bicubic": CUBIC}
 _PADDINGS: dict[str, Padding] = {"zeros": "zeros", "border": "border", "reflection": "reflection"}

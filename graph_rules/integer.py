@@ -12,11 +12,11 @@ import numpy as np
 
 from graph_rules.fused import EXPANSIONS
 from graph_rules.registry import always, cotangent, rule, to_first
-from srd_onnx.emit import Emitter
-from srd_onnx.expand import Expansion, Writer
-from srd_onnx.ir import Array, Node, OpKey, Value
-from srd_onnx.roles import Axes, Gate, Roles, is_quantised
-from srd_onnx.rule import Flows
+from srd_onnx.engine.emit import Emitter
+from srd_onnx.engine.rule import Flows
+from srd_onnx.graph.expand import Expansion, Writer
+from srd_onnx.graph.ir import Array, Node, OpKey, Value
+from srd_onnx.graph.roles import Axes, Gate, Roles, is_quantised
 
 # Operators that give the integers they get, elsewhere.
 _MOVING = ("Flatten", "Identity", "MaxPool", "Pad", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze")

@@ -3,11 +3,11 @@
 import numpy as np
 
 from graph_rules.registry import always, cotangent, moved, rule, same, through, to_first, varying
-from srd_onnx.emit import Emitter
-from srd_onnx.ir import Node, Value
-from srd_onnx.replay import again
-from srd_onnx.roles import Axes, Role, Roles
-from srd_onnx.rule import Flows
+from srd_onnx.apop.replay import again
+from srd_onnx.engine.emit import Emitter
+from srd_onnx.engine.rule import Flows
+from srd_onnx.graph.ir import Node, Value
+from srd_onnx.graph.roles import Axes, Role, Roles
 
 _SHAPE_VERSIONS = (13, 21, 23, 24, 25)
 

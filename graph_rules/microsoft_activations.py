@@ -3,8 +3,8 @@
 import math
 
 from graph_rules.fused import attribute, fused
-from srd_onnx.expand import Writer
-from srd_onnx.ir import Node, Value
+from srd_onnx.graph.expand import Writer
+from srd_onnx.graph.ir import Node, Value
 
 
 def _gelu(write: Writer, v: str, like: Value) -> str:

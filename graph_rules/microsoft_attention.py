@@ -6,8 +6,8 @@ import numpy as np
 from onnx import TensorProto
 
 from graph_rules.fused import attribute, fused, refuse_inputs
-from srd_onnx.expand import Writer
-from srd_onnx.ir import Node, Value
+from srd_onnx.graph.expand import Writer
+from srd_onnx.graph.ir import Node, Value
 
 _LOWEST = -3.0e38  # what no softmax of single precision lets through; as ONNX Runtime, added to nothing
 

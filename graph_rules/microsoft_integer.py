@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from graph_rules.integer import dequantised, integer, quantised, real_constant
-from srd_onnx.expand import FUSED, Writer
-from srd_onnx.ir import Node, Value
+from srd_onnx.graph.expand import FUSED, Writer
+from srd_onnx.graph.ir import Node, Value
 
 
 @integer("QLinearAdd", 1, domain=FUSED)

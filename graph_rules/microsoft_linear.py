@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from graph_rules.fused import attribute, fused, given
-from srd_onnx.expand import Writer
-from srd_onnx.ir import Node, Value
+from srd_onnx.graph.expand import Writer
+from srd_onnx.graph.ir import Node, Value
 
 _PARAMETERS = {"LeakyRelu": ("alpha",), "HardSigmoid": ("alpha", "beta"), "Elu": ("alpha",)}
 

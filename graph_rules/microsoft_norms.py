@@ -6,8 +6,8 @@ import numpy as np
 from onnx import TensorProto
 
 from graph_rules.fused import along, attribute, fused, given
-from srd_onnx.expand import Writer
-from srd_onnx.ir import Node, Value
+from srd_onnx.graph.expand import Writer
+from srd_onnx.graph.ir import Node, Value
 
 _PRODUCTS = ("FusedMatMul", "Gemm", "MatMul")
 

@@ -10,9 +10,9 @@ import numpy as np
 from graph_rules.pooling import everywhere, pool_roles, pool_window
 from graph_rules.registry import cotangent, never, rule, to_first
 from graph_rules.windows import loses_padding, transposed, window_spread
-from srd_onnx.emit import Emitter
-from srd_onnx.ir import Node, Value
-from srd_onnx.rule import Flows
+from srd_onnx.engine.emit import Emitter
+from srd_onnx.engine.rule import Flows
+from srd_onnx.graph.ir import Node, Value
 
 
 def _power(emit: Emitter, value: Value, exponent: int) -> str | None:

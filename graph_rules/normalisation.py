@@ -3,9 +3,9 @@
 import numpy as np
 
 from graph_rules.registry import activation, always, cotangent, rule, through, to_first
-from srd_onnx.emit import Emitter
-from srd_onnx.ir import Array, Node
-from srd_onnx.rule import Flows
+from srd_onnx.engine.emit import Emitter
+from srd_onnx.engine.rule import Flows
+from srd_onnx.graph.ir import Array, Node
 
 
 def _given(node: Node, index: int) -> Array:

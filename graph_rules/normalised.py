@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from graph_rules.registry import always, cotangent, rule, through, to_first
-from srd_onnx.emit import Emitter
-from srd_onnx.ir import Node, Value
-from srd_onnx.roles import Axes, Role, Roles
-from srd_onnx.rule import Flows
+from srd_onnx.engine.emit import Emitter
+from srd_onnx.engine.rule import Flows
+from srd_onnx.graph.ir import Node, Value
+from srd_onnx.graph.roles import Axes, Role, Roles
 
 
 @dataclass(frozen=True)

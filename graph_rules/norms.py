@@ -3,9 +3,9 @@
 import math
 
 from graph_rules.registry import activation, always, cotangent, rule, through, to_first
-from srd_onnx.emit import Emitter
-from srd_onnx.ir import Node
-from srd_onnx.rule import Flows
+from srd_onnx.engine.emit import Emitter
+from srd_onnx.engine.rule import Flows
+from srd_onnx.graph.ir import Node
 
 
 @rule("LpNormalization", versions=(1, 22), roles=activation, routes=always, spread=through, nonlinear=True)

@@ -4,10 +4,10 @@ import numpy as np
 
 from graph_rules.axis_maps import AxisMap, along_lossy, along_routes, along_spread, along_vjp, keeps_batch
 from graph_rules.registry import rule, same
-from srd_onnx.emit import Emitter
-from srd_onnx.ir import Array, Node
-from srd_onnx.roles import Axes, Roles
-from srd_onnx.rule import Flows
+from srd_onnx.engine.emit import Emitter
+from srd_onnx.engine.rule import Flows
+from srd_onnx.graph.ir import Array, Node
+from srd_onnx.graph.roles import Axes, Roles
 
 
 def _pads(node: Node) -> tuple[list[int], list[int]]:

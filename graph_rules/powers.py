@@ -11,10 +11,10 @@ import numpy as np
 from graph_rules.broadcasting import back, broadcast, equally, one_of
 from graph_rules.frozen import elementwise, polynomial, ratio, scaled
 from graph_rules.registry import cotangent, rule, same, varying
-from srd_onnx.emit import Emitter
-from srd_onnx.ir import Array, Node, Value
-from srd_onnx.roles import Axes, Gate, Roles
-from srd_onnx.rule import Flows
+from srd_onnx.engine.emit import Emitter
+from srd_onnx.engine.rule import Flows
+from srd_onnx.graph.ir import Array, Node, Value
+from srd_onnx.graph.roles import Axes, Gate, Roles
 
 
 def inverted(axes: Axes) -> Axes:

@@ -9,10 +9,10 @@ import numpy as np
 from onnx import TensorProto
 
 from graph_rules.registry import activation, always, cotangent, rule, through, to_first, varying
-from srd_onnx.emit import Emitter
-from srd_onnx.ir import Array, Node, Value
-from srd_onnx.roles import Roles
-from srd_onnx.rule import Flows
+from srd_onnx.engine.emit import Emitter
+from srd_onnx.engine.rule import Flows
+from srd_onnx.graph.ir import Array, Node, Value
+from srd_onnx.graph.roles import Roles
 
 _VERSIONS = (13, 19, 21, 23, 24, 25)
 _SLACK = 1 + 1e-3

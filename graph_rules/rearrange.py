@@ -5,10 +5,10 @@ import numpy as np
 from graph_rules.axis_maps import AxisMap, along_lossy, along_routes, along_spread, keeps_batch
 from graph_rules.registry import always, cotangent, rule, same, to_first
 from graph_rules.windows import window_roles
-from srd_onnx.emit import Emitter
-from srd_onnx.ir import Array, Node
-from srd_onnx.roles import Axes, Role, Roles
-from srd_onnx.rule import Flows
+from srd_onnx.engine.emit import Emitter
+from srd_onnx.engine.rule import Flows
+from srd_onnx.graph.ir import Array, Node
+from srd_onnx.graph.roles import Axes, Role, Roles
 
 
 def _picture(node: Node, roles: Roles) -> tuple[Axes, ...]:

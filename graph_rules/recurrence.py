@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from graph_rules.frozen import ratio
-from srd_onnx.emit import Emitter
-from srd_onnx.ir import Array, Node, Value
+from srd_onnx.engine.emit import Emitter
+from srd_onnx.graph.ir import Array, Node, Value
 
 
 @dataclass(frozen=True)

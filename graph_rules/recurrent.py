@@ -21,9 +21,9 @@ from graph_rules.recurrent_nodes import (
     turned_back,
 )
 from graph_rules.registry import Vjp, rule
-from srd_onnx.emit import Emitter
-from srd_onnx.ir import Node
-from srd_onnx.rule import Flows
+from srd_onnx.engine.emit import Emitter
+from srd_onnx.engine.rule import Flows
+from srd_onnx.graph.ir import Node
 
 _GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 

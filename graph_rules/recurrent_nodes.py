@@ -8,11 +8,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from srd_onnx.emit import Emitter
+from srd_onnx.engine.emit import Emitter
+from srd_onnx.engine.rule import Flows
 from srd_onnx.errors import LayoutError
-from srd_onnx.ir import Array, Node
-from srd_onnx.roles import Axes, Role, Roles
-from srd_onnx.rule import Flows
+from srd_onnx.graph.ir import Array, Node
+from srd_onnx.graph.roles import Axes, Role, Roles
 
 INITIAL = (5, 6)  # the inputs initial_h, initial_c
 _DEFAULT = {"LSTM": ("sigmoid", "tanh", "tanh"), "GRU": ("sigmoid", "tanh"), "RNN": ("tanh",)}

@@ -10,10 +10,10 @@ from graph_rules.reductions import (
     within_position,
 )
 from graph_rules.registry import cotangent, rule, to_first
-from srd_onnx.emit import Emitter
-from srd_onnx.ir import Node
-from srd_onnx.roles import Axes, Roles
-from srd_onnx.rule import Flows
+from srd_onnx.engine.emit import Emitter
+from srd_onnx.engine.rule import Flows
+from srd_onnx.graph.ir import Node
+from srd_onnx.graph.roles import Axes, Roles
 
 
 def _roles(node: Node, roles: Roles) -> tuple[Axes]:

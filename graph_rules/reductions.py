@@ -3,10 +3,10 @@
 import math
 
 from graph_rules.registry import carries, cotangent, rule, to_first
-from srd_onnx.emit import Emitter
-from srd_onnx.ir import Node
-from srd_onnx.roles import Axes, Role, Roles
-from srd_onnx.rule import Flows
+from srd_onnx.engine.emit import Emitter
+from srd_onnx.engine.rule import Flows
+from srd_onnx.graph.ir import Node
+from srd_onnx.graph.roles import Axes, Role, Roles
 
 
 def reduced_axes(node: Node) -> tuple[int, ...]:

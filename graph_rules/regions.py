@@ -7,10 +7,10 @@ import numpy as np
 
 from graph_rules.registry import cotangent, never, rule, to_first
 from graph_rules.sampling import LINEAR, NEGLIGIBLE, Samples, axis_taps, first_carries, read_roles
-from srd_onnx.emit import Emitter
-from srd_onnx.ir import Array, Node
-from srd_onnx.roles import Axes, Role, Roles
-from srd_onnx.rule import Flows
+from srd_onnx.engine.emit import Emitter
+from srd_onnx.engine.rule import Flows
+from srd_onnx.graph.ir import Array, Node
+from srd_onnx.graph.roles import Axes, Role, Roles
 
 _X, _REGIONS, _ITEMS = range(3)
 

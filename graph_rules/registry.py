@@ -6,10 +6,10 @@ Adding an operator is one decorated function in the file of its family (and a `C
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-from srd_onnx.emit import Emitter
-from srd_onnx.ir import Node, OpKey, Value
-from srd_onnx.roles import Axes, Gate, Roles, is_quantised
-from srd_onnx.rule import Flows, Rule, Taps
+from srd_onnx.engine.emit import Emitter
+from srd_onnx.engine.rule import Flows, Rule, Taps
+from srd_onnx.graph.ir import Node, OpKey, Value
+from srd_onnx.graph.roles import Axes, Gate, Roles, is_quantised
 
 RULES: dict[OpKey, Rule] = {}
 
@@ -129,7 +129,7 @@ def rule(
     weights: Callable[[Node], int | None] | None = None,
     table: dict[OpKey, Rule] = RULES,
 ) -> Callable[[Vjp], Vjp]:
-    """Register a VJP for exactly these `since_version`s of an operator; see `srd_onnx.rule.Rule` for the rest.
+    """Register a VJP for exactly these `since_version`s of an operator; see `srd_onnx.engine.rule.Rule` for the rest.
 
     Raises:
         ValueError: if one of them has a rule already.

@@ -5,10 +5,10 @@ from onnx import TensorProto
 
 from graph_rules.axis_maps import AxisMap, along_routes, along_spread, along_vjp, back_along, keeps_batch
 from graph_rules.registry import always, cotangent, moved, rule, same, to_first, varying
-from srd_onnx.emit import Emitter
-from srd_onnx.ir import Node
-from srd_onnx.roles import Axes, Role, Roles
-from srd_onnx.rule import Flows
+from srd_onnx.engine.emit import Emitter
+from srd_onnx.engine.rule import Flows
+from srd_onnx.graph.ir import Node
+from srd_onnx.graph.roles import Axes, Role, Roles
 
 
 def _tiles(node: Node) -> dict[int, AxisMap]:

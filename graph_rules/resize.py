@@ -14,11 +14,11 @@ from graph_rules.axis_maps import (
     keeps_batch,
 )
 from graph_rules.registry import rule, same
-from srd_onnx.emit import Emitter
-from srd_onnx.ir import Array, Node
-from srd_onnx.replay import again
-from srd_onnx.roles import Axes, Roles
-from srd_onnx.rule import Flows
+from srd_onnx.apop.replay import again
+from srd_onnx.engine.emit import Emitter
+from srd_onnx.engine.rule import Flows
+from srd_onnx.graph.ir import Array, Node
+from srd_onnx.graph.roles import Axes, Roles
 
 
 def _axes(node: Node) -> list[int]:

@@ -13,9 +13,9 @@ import numpy as np
 
 from graph_rules.registry import varying
 from graph_rules.windows import window_roles
-from srd_onnx.emit import Emitter
-from srd_onnx.ir import Array, Node, Value
-from srd_onnx.roles import Axes, Role, Roles
+from srd_onnx.engine.emit import Emitter
+from srd_onnx.graph.ir import Array, Node, Value
+from srd_onnx.graph.roles import Axes, Role, Roles
 
 Padding = Literal["zeros", "border", "reflection", "reflection_at_centres"]
 

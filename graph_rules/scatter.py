@@ -20,11 +20,11 @@ from graph_rules.elements import (
 )
 from graph_rules.registry import cotangent, rule, varying
 from graph_rules.scatter_reduced import reduced_bias, reduced_vjp
-from srd_onnx.emit import Emitter
-from srd_onnx.ir import Array, Node
-from srd_onnx.replay import again
-from srd_onnx.roles import Axes, Role, Roles
-from srd_onnx.rule import Flows
+from srd_onnx.apop.replay import again
+from srd_onnx.engine.emit import Emitter
+from srd_onnx.engine.rule import Flows
+from srd_onnx.graph.ir import Array, Node
+from srd_onnx.graph.roles import Axes, Role, Roles
 
 DATA, UPDATES = 0, 2
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from srd_onnx.emit import Emitter
-from srd_onnx.ir import Array, Node, Value
-from srd_onnx.rule import Flows
+from srd_onnx.engine.emit import Emitter
+from srd_onnx.engine.rule import Flows
+from srd_onnx.graph.ir import Array, Node, Value
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,9 +2,9 @@
 
 from graph_rules.broadcasting import back, broadcast, equally, one_of
 from graph_rules.registry import cotangent, rule, varying
-from srd_onnx.emit import Emitter
-from srd_onnx.ir import Node
-from srd_onnx.rule import Flows
+from srd_onnx.engine.emit import Emitter
+from srd_onnx.engine.rule import Flows
+from srd_onnx.graph.ir import Node
 
 
 def _wins(emit: Emitter, node: Node) -> list[str]:

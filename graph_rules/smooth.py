@@ -7,9 +7,9 @@ import math
 
 from graph_rules.frozen import elementwise, ratio, rectifier, scaled, secant, unless_masked
 from graph_rules.registry import activation, bounded, gate
-from srd_onnx.emit import Emitter
-from srd_onnx.ir import Node
-from srd_onnx.rule import Flows
+from srd_onnx.engine.emit import Emitter
+from srd_onnx.engine.rule import Flows
+from srd_onnx.graph.ir import Node
 
 
 @elementwise("Sigmoid", versions=(13,), roles=gate, bias=unless_masked(0.5), head="link")

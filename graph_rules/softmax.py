@@ -5,10 +5,10 @@ its normaliser is the pattern: ``y_k = e^{v_k} / Z`` with Z fixed acts on each e
 """
 
 from graph_rules.registry import always, cotangent, gate, rule, through, to_first
-from srd_onnx.emit import Emitter
-from srd_onnx.ir import Node
-from srd_onnx.roles import Axes, Role, Roles
-from srd_onnx.rule import Flows
+from srd_onnx.engine.emit import Emitter
+from srd_onnx.engine.rule import Flows
+from srd_onnx.graph.ir import Node
+from srd_onnx.graph.roles import Axes, Role, Roles
 
 _NEAR = 0.05  # below this |v| the secant of exp is its series
 

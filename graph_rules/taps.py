@@ -7,9 +7,9 @@ take one for each set of windows that do not overlap.
 import numpy as np
 
 from graph_rules.windows import Window
-from srd_onnx.emit import Emitter
-from srd_onnx.ir import Array, Node
-from srd_onnx.rule import Taps
+from srd_onnx.engine.emit import Emitter
+from srd_onnx.engine.rule import Taps
+from srd_onnx.graph.ir import Array, Node
 
 _NARROW = 4  # how many times fewer channels than its output the input must have
 

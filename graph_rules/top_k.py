@@ -1,10 +1,10 @@
 """TopK: which elements won is the activation pattern; the indices that it gives are integers and carry nothing."""
 
 from graph_rules.registry import cotangent, rule, same, to_first
-from srd_onnx.emit import Emitter
-from srd_onnx.ir import Node
-from srd_onnx.roles import Axes, Role, Roles
-from srd_onnx.rule import Flows
+from srd_onnx.engine.emit import Emitter
+from srd_onnx.engine.rule import Flows
+from srd_onnx.graph.ir import Node
+from srd_onnx.graph.roles import Axes, Role, Roles
 
 
 def _axis(node: Node) -> int:

@@ -7,12 +7,12 @@ import numpy as np
 
 from graph_rules.registry import cotangent, rule, second, to_first
 from graph_rules.windows import window_roles
-from srd_onnx.emit import Emitter
+from srd_onnx.apop.replay import again
+from srd_onnx.engine.emit import Emitter
+from srd_onnx.engine.rule import Flows
 from srd_onnx.errors import ShapeError
-from srd_onnx.ir import Array, Node
-from srd_onnx.replay import again
-from srd_onnx.roles import Axes, Roles
-from srd_onnx.rule import Flows
+from srd_onnx.graph.ir import Array, Node
+from srd_onnx.graph.roles import Axes, Roles
 
 
 @dataclass(frozen=True)

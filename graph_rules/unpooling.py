@@ -7,10 +7,10 @@ import numpy as np
 from graph_rules.registry import cotangent, never, rule, to_first
 from graph_rules.transposed_convolution import Stamp, read_back
 from graph_rules.windows import window_roles
-from srd_onnx.emit import Emitter
-from srd_onnx.ir import Array, Node
-from srd_onnx.roles import Axes, Role, Roles
-from srd_onnx.rule import Flows
+from srd_onnx.engine.emit import Emitter
+from srd_onnx.engine.rule import Flows
+from srd_onnx.graph.ir import Array, Node
+from srd_onnx.graph.roles import Axes, Role, Roles
 
 
 def _own_channels(node: Node, roles: Roles) -> tuple[Axes, ...]:

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from srd_onnx.emit import Emitter
+from srd_onnx.engine.emit import Emitter
+from srd_onnx.engine.rule import Flows
 from srd_onnx.errors import LayoutError
-from srd_onnx.ir import Array, Node
-from srd_onnx.roles import Axes, Gate, Role, Roles
-from srd_onnx.rule import Flows
+from srd_onnx.graph.ir import Array, Node
+from srd_onnx.graph.roles import Axes, Gate, Role, Roles
 
 
 @dataclass(frozen=True)

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 from srd_onnx.errors import SrdOnnxError
 
 if TYPE_CHECKING:
+    from srd_onnx.engine.options import Options
     from srd_onnx.explainer import Explainer
     from srd_onnx.explanation import Explanation
-    from srd_onnx.options import Options
-    from srd_onnx.preprocess import Preprocess
+    from srd_onnx.inputs.preprocess import Preprocess
 
 __all__ = ["Explainer", "Explanation", "Options", "Preprocess", "SrdOnnxError"]
 
 _WHERE = {
     "Explainer": "srd_onnx.explainer",
     "Explanation": "srd_onnx.explanation",
-    "Options": "srd_onnx.options",
-    "Preprocess": "srd_onnx.preprocess",
+    "Options": "srd_onnx.engine.options",
+    "Preprocess": "srd_onnx.inputs.preprocess",
 }
 
 

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import onnx
 
-from srd_onnx.crossing import Gap
+from srd_onnx.engine.crossing import Gap
+from srd_onnx.engine.plan import Plan, Step
 from srd_onnx.errors import UnsupportedCaseError, UnsupportedOpError
-from srd_onnx.plan import Plan, Step
 
 if TYPE_CHECKING:
     from srd_onnx.explainer import Explainer

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from srd_onnx import runtime
-from srd_onnx.inputs import Item
+from srd_onnx.engine.plan import Plan
+from srd_onnx.inputs.preprocess import Preprocess
+from srd_onnx.inputs.sources import Item
 from srd_onnx.methods.method import SRD, Method
-from srd_onnx.plan import Plan
-from srd_onnx.preprocess import Preprocess
+from srd_onnx.ort import runtime
 from srd_onnx.subject import Subject
 
 

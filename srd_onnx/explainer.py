@@ -12,36 +12,36 @@ import onnx
 from numpy.typing import NDArray
 
 from graph_rules import EXPANSIONS, RULES
-from srd_onnx import runtime
-from srd_onnx.apop import ApopResult, pattern_results
-from srd_onnx.decision import Decision, decisions
-from srd_onnx.deployed import as_deployed, tops_of, with_weights_of
+from srd_onnx.apop.pattern_run import Kind, Pattern
+from srd_onnx.apop.results import ApopResult, pattern_results
 from srd_onnx.describe import describe
-from srd_onnx.engine import (
+from srd_onnx.engine.compiling import (
     Result,
     compile_model,
     standalone,
 )
-from srd_onnx.erf import Erf, Positions, whole
+from srd_onnx.engine.options import DEFAULT_PRESET, NO_FOCUS
+from srd_onnx.engine.seed import TOP_CLASS
 from srd_onnx.explanation import Explanation
 from srd_onnx.files import atomic_write
-from srd_onnx.inputs import (
+from srd_onnx.graph.roles import Role
+from srd_onnx.inputs.sources import (
     Item,
     Sources,
     require_channels,
 )
-from srd_onnx.inside import each_erf, each_preactivations, each_ratios, listed
-from srd_onnx.layers import Layer
+from srd_onnx.inside.decision import Decision, decisions
+from srd_onnx.inside.erf import Erf, Positions, whole
+from srd_onnx.inside.layers import Layer
+from srd_onnx.inside.looking import each_erf, each_preactivations, each_ratios, listed
 from srd_onnx.methods import SRD, Method, method_named, peer_settings, require_its_own
 from srd_onnx.methods.run import Attributing
-from srd_onnx.options import DEFAULT_PRESET, NO_FOCUS
-from srd_onnx.pattern_run import Kind, Pattern
-from srd_onnx.ratios import LayerRatios
-from srd_onnx.roles import Role
+from srd_onnx.ort import runtime
+from srd_onnx.ort.deployed import as_deployed, tops_of, with_weights_of
 from srd_onnx.runs import SEVERAL, Ready, Run, Way, make_several, make_single
 from srd_onnx.sanity import warnings_of
-from srd_onnx.seed import TOP_CLASS
-from srd_onnx.several import Passed, carried, raised
+from srd_onnx.sharing.ratios import LayerRatios
+from srd_onnx.sharing.several import Passed, carried, raised
 from srd_onnx.subject import Settings, Subject, at_least_one
 from srd_onnx.targets import (
     At,

@@ -60,7 +60,7 @@ class Explanation:
 
         Raises: InputError if there is no image.
         """
-        from srd_onnx.render import overlay
+        from srd_onnx.pictures.render import overlay
 
         if self.image is None:
             raise InputError(
@@ -72,7 +72,7 @@ class Explanation:
     def png(self) -> bytes:
         """Return the picture that `save` writes."""
         from srd_onnx.methods.method import title_of
-        from srd_onnx.render import panel
+        from srd_onnx.pictures.render import panel
 
         title = title_of(self.meta["method"]) if "method" in self.meta else ""
         by = f"{title}  ·  " if title else ""

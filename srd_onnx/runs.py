@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime
 from onnx import ModelProto
 
-from srd_onnx.engine import (
+from srd_onnx.engine.compiling import (
     Array,
     Case,
     Compiled,
@@ -21,13 +21,21 @@ from srd_onnx.engine import (
     require_finite,
     run_explanation,
 )
+from srd_onnx.engine.plan import Plan
+from srd_onnx.engine.rule import RuleTable
+from srd_onnx.engine.seed import TOP_CLASS, elements
 from srd_onnx.errors import OptionError, SrdOnnxError
-from srd_onnx.expand import ExpansionTable
-from srd_onnx.plan import Plan
-from srd_onnx.ratios import LayerRatios, run_ratios
-from srd_onnx.rule import RuleTable
-from srd_onnx.seed import TOP_CLASS, elements
-from srd_onnx.several import AT_ONCE, Several, SeveralSession, carried, compile_several, rivals, scores_of
+from srd_onnx.graph.expand import ExpansionTable
+from srd_onnx.sharing.ratios import LayerRatios, run_ratios
+from srd_onnx.sharing.several import (
+    AT_ONCE,
+    Several,
+    SeveralSession,
+    carried,
+    compile_several,
+    rivals,
+    scores_of,
+)
 
 Way = Callable[..., Several]
 SEVERAL = 4  # targets from which ratios are cheaper than passes

@@ -13,16 +13,17 @@ import onnx
 from numpy.typing import ArrayLike, NDArray
 
 from graph_rules import EXPANSIONS, RULES
-from srd_onnx import runtime, zoo
-from srd_onnx.engine import Case, plan_for
+from srd_onnx import zoo
+from srd_onnx.engine.compiling import Case, plan_for
+from srd_onnx.engine.options import DEFAULT_PRESET, NO_FOCUS, Options, options_of
+from srd_onnx.engine.plan import Plan
 from srd_onnx.errors import OptionError, UnknownTargetError
-from srd_onnx.fixed import with_fixed
-from srd_onnx.inputs import Item, Sources, Transform, read_items, stacked, usual_preprocess
-from srd_onnx.load import load_model
-from srd_onnx.options import DEFAULT_PRESET, NO_FOCUS, Options, options_of
-from srd_onnx.plan import Plan
-from srd_onnx.ports import ports_of
-from srd_onnx.preprocess import Preprocess
+from srd_onnx.graph.fixed import with_fixed
+from srd_onnx.graph.load import load_model
+from srd_onnx.inputs.ports import ports_of
+from srd_onnx.inputs.preprocess import Preprocess
+from srd_onnx.inputs.sources import Item, Sources, Transform, read_items, stacked, usual_preprocess
+from srd_onnx.ort import runtime
 
 Array = NDArray[Any]
 T = TypeVar("T")
@@ -137,7 +138,7 @@ class Subject:
 
     @property
     def graph(self) -> Any:
-        """The simplified graph as a networkx.MultiDiGraph; see `srd_onnx.ir.Graph.dag`."""
+        """The simplified graph as a networkx.MultiDiGraph; see `srd_onnx.graph.ir.Graph.dag`."""
         return self.plan.graph.dag
 
     @property
@@ -175,7 +176,7 @@ class Subject:
         *,
         free: bool = False,
     ) -> Case:
-        """What to compile for inputs of these shapes: see `srd_onnx.engine.Case`; `boundary` in place of the option."""
+        """What to compile for inputs of these shapes: see `engine.compiling.Case`; `boundary` replaces the option."""
         start = {port.name: port.axes for port in self.ports}
         options = replace(self.options, boundary=boundary, focus=NO_FOCUS) if boundary else self.options
         return Case(shapes, start, options, explained, free=free, rival=self.compare)
@@ -199,7 +200,7 @@ class Subject:
         return other
 
     def planned(self, case: Case) -> tuple[onnx.ModelProto, Plan]:
-        """The simplified model and its plan; raises as `srd_onnx.engine.plan_for` does."""
+        """The simplified model and its plan; raises as `srd_onnx.engine.compiling.plan_for` does."""
         with runtime.enough_memory():
             return plan_for(self.model.proto, case, RULES, EXPANSIONS)
 

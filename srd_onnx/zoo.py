@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from srd_onnx.errors import OptionError
-from srd_onnx.preprocess import Preprocess, preprocess_from_dict
+from srd_onnx.inputs.preprocess import Preprocess, preprocess_from_dict
 
 _KEYS = {"file", "source", "licence", "sha256", "preprocess", "labels", "layout", "note"}
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from srd_onnx.roles import Gate
+from srd_onnx.graph.roles import Gate
 
 INT64_MAX = 2**63 - 1
 INT64_MIN = -(2**63)

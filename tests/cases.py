@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from srd_onnx.roles import Gate
+from srd_onnx.graph.roles import Gate
 from tests import (
     cases_attention,
     cases_contractions,

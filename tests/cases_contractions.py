@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from srd_onnx.roles import Gate
+from srd_onnx.graph.roles import Gate
 from tests.case_types import TOKENS, Case, Operand, Rand, Same, Var, rows
 
 WEIGHTS = Var("NCQK", (2, 2, 3, 4), gate=Gate.SATURATING)

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from srd_onnx.roles import Gate
+from srd_onnx.graph.roles import Gate
 from tests.case_types import GATE, IMAGE, MASKED, TOKENS, Case, Const, Operand, Rand, Same, Var, rows
 
 SCALAR_PER_IMAGE = Var("NC", (3, 1))

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from srd_onnx.roles import Gate
+from srd_onnx.graph.roles import Gate
 from tests.case_types import GATE, IMAGE, TOKENS, Case, Const, Rand, Same, Var, ints, rows
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from srd_onnx.roles import Gate
+from srd_onnx.graph.roles import Gate
 from tests.case_types import Case, Const, Operand, Rand, Var, ints, rows
 
 PICTURE = Var("NCHW", (2, 3, 3, 4))

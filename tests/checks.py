@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import onnx
 
-from srd_onnx.emit import FORWARD_NODE, RULE
-from srd_onnx.options import Bias
-from srd_onnx.rule import RuleTable
+from srd_onnx.engine.emit import FORWARD_NODE, RULE
+from srd_onnx.engine.options import Bias
+from srd_onnx.engine.rule import RuleTable
 from tests.cases import Case, Same
 from tests.definition import Layouts, share_positions
 from tests.harness import Bench, Emitted, bench, emitted_bias, emitted_position, emitted_vjp, reference

@@ -18,12 +18,12 @@ from onnx import ModelProto, NodeProto, helper
 from onnx.backend.test.case.node import collect_testcases
 
 from graph_rules.registry import carries
-from srd_onnx.backward import biases
-from srd_onnx.emit import Emitter
+from srd_onnx.engine.backward import biases
+from srd_onnx.engine.emit import Emitter
+from srd_onnx.engine.rule import RuleTable
 from srd_onnx.errors import LayoutError, OpsetError, UnsupportedCaseError
-from srd_onnx.ir import Value
-from srd_onnx.roles import Axes, Problems, Role, propagate
-from srd_onnx.rule import RuleTable
+from srd_onnx.graph.ir import Value
+from srd_onnx.graph.roles import Axes, Problems, Role, propagate
 from tests.conformance_models import (
     Array,
     Folded,

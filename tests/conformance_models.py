@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from srd_onnx.external_data import nodes
-from srd_onnx.functions import without_rule, write_out
-from srd_onnx.ir import Graph, OpKey
-from srd_onnx.opset import default_opset, name_nodes, to_opset
-from srd_onnx.simplify import WORKING_OPSET
-from srd_onnx.walk import walk
+from srd_onnx.graph.external_data import nodes
+from srd_onnx.graph.functions import without_rule, write_out
+from srd_onnx.graph.ir import Graph, OpKey
+from srd_onnx.graph.opset import default_opset, name_nodes, to_opset
+from srd_onnx.graph.simplify import WORKING_OPSET
+from srd_onnx.graph.walk import walk
 from tests.conformance_ops import CONFORMANCE
 
 Array = NDArray[Any]

@@ -4,7 +4,7 @@ from typing import Any
 
 from onnx import ModelProto, NodeProto
 
-from srd_onnx.external_data import nodes
+from srd_onnx.graph.external_data import nodes
 from tests.conformance_models import depending, is_real, names_read
 
 _RANDOM = frozenset(

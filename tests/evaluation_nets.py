@@ -12,8 +12,8 @@ from onnx import helper
 
 from srd_onnx.errors import NonFiniteError
 from srd_onnx.explainer import Explainer
+from srd_onnx.inputs.preprocess import Preprocess
 from srd_onnx.metrics.metric import Explained, Metric, Need
-from srd_onnx.preprocess import Preprocess
 from tests.nets import model_of
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "white": (255, 255, 255)}

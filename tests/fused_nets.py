@@ -10,7 +10,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from srd_onnx.runtime import CPU
+from srd_onnx.ort.runtime import CPU
 
 Array = NDArray[Any]
 TOKENS, WIDTH, HEADS, VOCABULARY = 6, 16, 2, 20

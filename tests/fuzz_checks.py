@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from srd_onnx import Explainer, Explanation
 from srd_onnx.errors import SrdOnnxError
-from srd_onnx.runtime import CPU, make_session, run
+from srd_onnx.ort.runtime import CPU, make_session, run
 from tests.fused_nets import optimised
 from tests.fuzz_graphs import Grown
 

@@ -14,7 +14,7 @@ from onnx import AttributeProto, NodeProto, TensorProto, ValueInfoProto, helper,
 
 from srd_onnx import Explainer
 from srd_onnx.errors import SrdOnnxError
-from srd_onnx.ports import Port
+from srd_onnx.inputs.ports import Port
 from tests.fuzz_checks import adds_up, says_something
 
 Array = NDArray[Any]

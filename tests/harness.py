@@ -12,16 +12,16 @@ from numpy.typing import NDArray
 from onnx import ModelProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from srd_onnx import runtime
-from srd_onnx.backward import _Pass, biases
-from srd_onnx.emit import Emitter
-from srd_onnx.ir import Graph, Node, Value
-from srd_onnx.options import Bias, Options
-from srd_onnx.plan import Step
-from srd_onnx.roles import Axes, Role, propagate
-from srd_onnx.rule import Rule, RuleTable
-from srd_onnx.simplify import WORKING_OPSET
-from srd_onnx.walk import walk
+from srd_onnx.engine.backward import _Pass, biases
+from srd_onnx.engine.emit import Emitter
+from srd_onnx.engine.options import Bias, Options
+from srd_onnx.engine.plan import Step
+from srd_onnx.engine.rule import Rule, RuleTable
+from srd_onnx.graph.ir import Graph, Node, Value
+from srd_onnx.graph.roles import Axes, Role, propagate
+from srd_onnx.graph.simplify import WORKING_OPSET
+from srd_onnx.graph.walk import walk
+from srd_onnx.ort import runtime
 from tests.cases import Case, Const, Rand, Same, Var
 from tests.reference_ops import CORRECTED
 

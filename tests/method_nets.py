@@ -7,7 +7,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from srd_onnx.ir import Array
+from srd_onnx.graph.ir import Array
 from tests.attention_nets import TOKENS, WIDTH, attend, layer_norm, mlp, split_qkv
 from tests.attention_nets import linear as attention_linear
 from tests.nets import model_of

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from srd_onnx.options import Bias, Options
-from srd_onnx.plan import Plan, Step
-from srd_onnx.ratios import LayerRatios, decoded, ratio_model
-from srd_onnx.rule import RuleTable
-from srd_onnx.sharing import backward
+from srd_onnx.engine.options import Bias, Options
+from srd_onnx.engine.plan import Plan, Step
+from srd_onnx.engine.rule import RuleTable
+from srd_onnx.sharing.carrying import backward
+from srd_onnx.sharing.ratios import LayerRatios, decoded, ratio_model
 from tests import checks
 from tests.cases import Case
 from tests.definition import Layouts, share_positions

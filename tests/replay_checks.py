@@ -3,9 +3,9 @@
 import numpy as np
 import onnx
 
-from srd_onnx.emit import FORWARD_NODE, RULE
-from srd_onnx.replay import Replayer
-from srd_onnx.rule import RuleTable
+from srd_onnx.apop.replay import Replayer
+from srd_onnx.engine.emit import FORWARD_NODE, RULE
+from srd_onnx.engine.rule import RuleTable
 from tests.case_types import Case
 from tests.checks import close, close_single, given, inner, on_runtime, real_operands, real_outputs, replay_of
 from tests.harness import Bench, Emitted, assembled, bench, emitted_vjp, real

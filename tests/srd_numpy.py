@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from srd_onnx.options import Options
+from srd_onnx.engine.options import Options
 from tests.definition import Layouts, per_position, position_shape, share_positions
 from tests.oracles import ORACLES
 from tests.small_nets import Layer, Net

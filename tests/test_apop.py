@@ -11,13 +11,13 @@ from onnx import helper
 
 from graph_rules import RULES
 from srd_onnx import Explainer, zoo
+from srd_onnx.apop.pattern_run import Pattern, pattern_run
+from srd_onnx.engine.options import Options
+from srd_onnx.engine.plan import make_plan
 from srd_onnx.errors import InputError, OptionError, ShapeError, SrdOnnxError
-from srd_onnx.options import Options
-from srd_onnx.pattern_run import Pattern, pattern_run
-from srd_onnx.plan import make_plan
-from srd_onnx.roles import Axes, Role
-from srd_onnx.runtime import CPU, make_session, run
-from srd_onnx.walk import walk
+from srd_onnx.graph.roles import Axes, Role
+from srd_onnx.graph.walk import walk
+from srd_onnx.ort.runtime import CPU, make_session, run
 from tests.attention_nets import BLOCKS
 from tests.fuzz_graphs import Grown, grown
 from tests.harness import LETTERS, reference

@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from srd_onnx import Explainer
-from srd_onnx.apop_render import picture
-from srd_onnx.apop_table import INPUTS, NEED_OTHERS, PATTERNS, ApopTable, apop_table
+from srd_onnx.apop.picture import picture
+from srd_onnx.apop.table import INPUTS, NEED_OTHERS, PATTERNS, ApopTable, apop_table
 from srd_onnx.errors import InputError, OptionError, ShapeError
-from srd_onnx.runtime import CPU, make_session, run
+from srd_onnx.ort.runtime import CPU, make_session, run
 from tests.cli_tools import photo
 from tests.nets import model_of, small_cnn
 

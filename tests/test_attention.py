@@ -12,14 +12,14 @@ from onnx import ModelProto, helper
 
 from graph_rules import RULES
 from graph_rules.registry import varying
-from srd_onnx.backward import build
-from srd_onnx.ir import OpKey
-from srd_onnx.options import Bias, Options
-from srd_onnx.plan import make_plan
-from srd_onnx.roles import Axes, Gate, Role
-from srd_onnx.rule import Rule, RuleTable
-from srd_onnx.seed import TARGET
-from srd_onnx.walk import walk
+from srd_onnx.engine.backward import build
+from srd_onnx.engine.options import Bias, Options
+from srd_onnx.engine.plan import make_plan
+from srd_onnx.engine.rule import Rule, RuleTable
+from srd_onnx.engine.seed import TARGET
+from srd_onnx.graph.ir import OpKey
+from srd_onnx.graph.roles import Axes, Gate, Role
+from srd_onnx.graph.walk import walk
 from tests import checks
 from tests.attention_nets import BLOCKS
 from tests.case_types import Case, Const, Rand, Var

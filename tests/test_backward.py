@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 from onnx import ModelProto, helper
 
 from graph_rules import RULES
-from srd_onnx.backward import Backward, build
-from srd_onnx.emit import Emitter
-from srd_onnx.ir import Node
-from srd_onnx.options import Bias, Options, Seed, Sign
-from srd_onnx.plan import Plan, make_plan
-from srd_onnx.roles import Axes, Role
-from srd_onnx.rule import Flows, RuleTable
-from srd_onnx.seed import TARGET
-from srd_onnx.walk import walk
+from srd_onnx.engine.backward import Backward, build
+from srd_onnx.engine.emit import Emitter
+from srd_onnx.engine.options import Bias, Options, Seed, Sign
+from srd_onnx.engine.plan import Plan, make_plan
+from srd_onnx.engine.rule import Flows, RuleTable
+from srd_onnx.engine.seed import TARGET
+from srd_onnx.graph.ir import Node
+from srd_onnx.graph.roles import Axes, Role
+from srd_onnx.graph.walk import walk
 from tests import srd_numpy
 from tests.harness import LETTERS, info, reference
 from tests.small_nets import NETS, Net

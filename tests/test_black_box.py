@@ -9,7 +9,7 @@ import pytest
 
 from srd_onnx import Explainer
 from srd_onnx.errors import OptionError, UnsupportedCaseError
-from srd_onnx.ir import Array
+from srd_onnx.graph.ir import Array
 from srd_onnx.methods.black_box import RiseMasks, occlusion, rise
 from srd_onnx.targets import At, Contrast
 from tests.attention_nets import block

@@ -9,13 +9,13 @@ import pytest
 from onnx import helper
 
 from graph_rules import RULES
+from srd_onnx.engine.options import Options
+from srd_onnx.engine.plan import Plan, make_plan
 from srd_onnx.errors import UnknownTensorError
 from srd_onnx.explainer import Explainer
-from srd_onnx.options import Options
-from srd_onnx.plan import Plan, make_plan
-from srd_onnx.roles import parse_layout
-from srd_onnx.simplify import simplify
-from srd_onnx.walk import walk
+from srd_onnx.graph.roles import parse_layout
+from srd_onnx.graph.simplify import simplify
+from srd_onnx.graph.walk import walk
 from tests.attention_nets import TOKENS, WIDTH, attend, layer_norm, linear, mlp, split_qkv
 from tests.nets import model_of, small_cnn
 from tests.small_nets import Net

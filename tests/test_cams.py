@@ -13,7 +13,7 @@ from onnx import helper
 
 from srd_onnx import Explainer
 from srd_onnx.errors import LayoutError, NonFiniteError, OptionError, UnknownTensorError, UnsupportedCaseError
-from srd_onnx.ir import Array
+from srd_onnx.graph.ir import Array
 from srd_onnx.methods import METHODS, method_named
 from srd_onnx.targets import Contrast
 from tests.method_nets import (

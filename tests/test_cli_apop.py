@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from srd_onnx.apop_table import INPUTS, PATTERNS
+from srd_onnx.apop.table import INPUTS, PATTERNS
 from tests.cli_tools import document, photo, run, small
 
 FIELDS = {

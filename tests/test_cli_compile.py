@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 
 from srd_onnx import Explainer
-from srd_onnx.preprocess import read_image
+from srd_onnx.inputs.preprocess import read_image
 from srd_onnx.zoo import sample_photo, zoo
 from tests.cli_tools import HOSTILE, document, process, run, saved, small
 from tests.nets import small_cnn

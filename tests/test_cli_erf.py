@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from srd_onnx import Explainer
-from srd_onnx.contact import Choice, contacts
+from srd_onnx.inside.contact import Choice, contacts
 from srd_onnx.zoo import sample_photo
 from tests.cli_tools import HOSTILE, document, photo, run, saved, small
 from tests.nets import small_cnn

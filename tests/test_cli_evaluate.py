@@ -22,7 +22,7 @@ from PIL import Image
 from srd_onnx.cli.evaluate import USUAL_METHODS, USUAL_METRICS, several
 from srd_onnx.cli.pace import Pace
 from srd_onnx.errors import OptionError
-from srd_onnx.evaluation import Row
+from srd_onnx.evaluation.numbers import Row
 from srd_onnx.methods import METHODS, SRD
 from srd_onnx.metrics import METRICS
 from tests.cli_tools import command, document, run, saved
@@ -231,7 +231,7 @@ def test_a_name_that_is_a_formula_is_harmless_in_a_spreadsheet(tmp_path: Path) -
 
 STOPS = """
 import os, signal, sys
-from srd_onnx.evaluation_store import Store
+from srd_onnx.evaluation.store import Store
 add, count = Store.add, 0
 def stopping(self, place, metric, number):
     global count
@@ -302,7 +302,7 @@ def test_ctrl_c_says_what_is_kept(tmp_path: Path) -> None:
 
 
 def test_a_second_run_beside_the_first_is_refused(tmp_path: Path) -> None:
-    from srd_onnx.evaluation_store import open_store
+    from srd_onnx.evaluation.store import open_store
 
     photos(tmp_path / "p", "red")
     with open_store(tmp_path / "out" / "evaluation.sqlite"):

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from srd_onnx import Explainer
-from srd_onnx.preprocess import Preprocess
+from srd_onnx.inputs.preprocess import Preprocess
 from srd_onnx.targets import Contrast
 from srd_onnx.zoo import sample_photo
 from tests.cli_tools import HOSTILE, document, photo, run, saved, small

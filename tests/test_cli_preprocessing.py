@@ -7,7 +7,7 @@ import pytest
 
 from srd_onnx.cli.preprocessing import as_options, completed, guessed, parsed
 from srd_onnx.errors import OptionError
-from srd_onnx.preprocess import Preprocess, torchvision_default
+from srd_onnx.inputs.preprocess import Preprocess, torchvision_default
 from tests.cli_tools import document, photo, run, small
 
 NAMES = ("resize", "crop", "scale", "mean", "std", "channel_order")

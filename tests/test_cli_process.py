@@ -102,7 +102,7 @@ def test_ctrl_c_before_the_first_result_leaves_nothing(
 
 def test_a_gpu_that_cannot_be_used_is_one_line(tmp_path: Path) -> None:
     script = (
-        "from srd_onnx import cli, cuda, runtime\n"
+        "from srd_onnx import cli\nfrom srd_onnx.ort import cuda, runtime\n"
         "state = cuda.CudaState(driver=True, problem='libcudnn.so.9 not found', remedy='install it')\n"
         "runtime.cuda_state = lambda: state\n"
         "cli.main()"

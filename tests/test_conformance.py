@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 
 from graph_rules import RULES
-from srd_onnx.emit import Emitter
-from srd_onnx.ir import Node
-from srd_onnx.rule import Flows, Rule
+from srd_onnx.engine.emit import Emitter
+from srd_onnx.engine.rule import Flows, Rule
+from srd_onnx.graph.ir import Node
 from tests.conformance import EXPECTED, Outcome, cases, expected_lines, judge
 from tests.conformance_models import seed
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from srd_onnx import Explainer
-from srd_onnx.contact import Choice, Contacts, contacts, extent, stem_of
 from srd_onnx.errors import InputError, OptionError, UnknownTensorError
+from srd_onnx.inside.contact import Choice, Contacts, contacts, extent, stem_of
 from srd_onnx.targets import Contrast
 from tests.attention_nets import multihead
 from tests.nets import small_cnn

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from srd_onnx import Explainer
-from srd_onnx.ir import Array
+from srd_onnx.engine.options import Seed
+from srd_onnx.graph.ir import Array
 from srd_onnx.methods import Method, method_named
-from srd_onnx.options import Seed
 from tests.method_nets import SHAPE, data, linear, regions
 
 CONTROLS = ["random", "sobel", "centre"]

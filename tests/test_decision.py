@@ -8,9 +8,9 @@ from hypothesis import HealthCheck, given, settings
 from onnx import helper
 
 from srd_onnx import Explainer
-from srd_onnx.decision import Decision, LayerShare
 from srd_onnx.errors import SrdOnnxError
-from srd_onnx.ir import Array
+from srd_onnx.graph.ir import Array
+from srd_onnx.inside.decision import Decision, LayerShare
 from srd_onnx.targets import At, Contrast, Target
 from srd_onnx.zoo import sample_photo, zoo
 from tests.attention_nets import block, multihead

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from onnx import ModelProto, helper, numpy_helper
 
 from srd_onnx import Explainer
-from srd_onnx.deployed import as_deployed, is_quantised, tops_of, with_weights_of
-from srd_onnx.forward import forward_of
-from srd_onnx.runtime import CPU, make_session, run
-from srd_onnx.simplify import simplify
+from srd_onnx.graph.simplify import simplify
+from srd_onnx.ort.deployed import as_deployed, is_quantised, tops_of, with_weights_of
+from srd_onnx.ort.forward import forward_of
+from srd_onnx.ort.runtime import CPU, make_session, run
 from srd_onnx.targets import At, Contrast
 from tests.harness import reference
 from tests.nets import model_of

@@ -9,11 +9,11 @@ from onnx import ModelProto, helper, numpy_helper
 
 from graph_rules import RULES
 from srd_onnx import Explainer
-from srd_onnx.emit import Emitter
+from srd_onnx.engine.emit import Emitter
 from srd_onnx.errors import UnsupportedCaseError
-from srd_onnx.ir import Graph
-from srd_onnx.roles import Axes, parse_layout, propagate
-from srd_onnx.walk import walk
+from srd_onnx.graph.ir import Graph
+from srd_onnx.graph.roles import Axes, parse_layout, propagate
+from srd_onnx.graph.walk import walk
 from tests.harness import info, reference
 
 IDS = np.array([[3, 1, 1, 6], [0, 2, 5, 4]])

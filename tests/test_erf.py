@@ -9,10 +9,10 @@ from onnx import helper
 
 from srd_onnx import Explainer
 from srd_onnx.errors import OptionError, UnknownTensorError
-from srd_onnx.inputs import Array
-from srd_onnx.layers import Layer
-from srd_onnx.ratios import compile_ratios, run_ratios
-from srd_onnx.sharing import forward
+from srd_onnx.inputs.sources import Array
+from srd_onnx.inside.layers import Layer
+from srd_onnx.sharing.carrying import forward
+from srd_onnx.sharing.ratios import compile_ratios, run_ratios
 from srd_onnx.targets import At
 from srd_onnx.zoo import sample_photo
 from tests.nets import model_of, small_cnn

@@ -10,16 +10,16 @@ import cv2
 import numpy as np
 import pytest
 
-from srd_onnx.contenders import Contender, contender_named
 from srd_onnx.errors import OptionError, SrdOnnxError, UnsupportedCaseError
-from srd_onnx.evaluation import UNDEFINED, Row, numbers, prepare
-from srd_onnx.evaluation_store import Store, open_store
+from srd_onnx.evaluation.contenders import Contender, contender_named
+from srd_onnx.evaluation.masks import read_masks
+from srd_onnx.evaluation.numbers import UNDEFINED, Row, numbers, prepare
+from srd_onnx.evaluation.store import Store, open_store
 from srd_onnx.explainer import Explainer
-from srd_onnx.masks import read_masks
+from srd_onnx.inputs.preprocess import Preprocess, read_image
 from srd_onnx.methods import Method
 from srd_onnx.metrics import metric_named
 from srd_onnx.metrics.metric import Explained, Metric
-from srd_onnx.preprocess import Preprocess, read_image
 from tests.evaluation_nets import broken, drawn, explainer, metric, photos, total, undefined
 
 METHODS = ("srd", "saliency", "gradient-x-input")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from srd_onnx.errors import OutputError
-from srd_onnx.evaluation_store import Number, Place, Store, open_store
+from srd_onnx.evaluation.store import Number, Place, Store, open_store
 
 PLACE = Place("input", 3, '{"name": "srd"}')
 
@@ -103,7 +103,7 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
 
 KILLED = """
 import os, signal, sys
-from srd_onnx.evaluation_store import Number, Place, open_store
+from srd_onnx.evaluation.store import Number, Place, open_store
 store = open_store(sys.argv[1])
 store.use({"seed": 0})
 for index in range(int(sys.argv[2])):

@@ -11,7 +11,8 @@ import pytest
 from numpy.typing import NDArray
 from onnx import helper
 
-from srd_onnx import Explainer, Explanation, engine, runs
+from srd_onnx import Explainer, Explanation, runs
+from srd_onnx.engine import compiling
 from srd_onnx.errors import (
     ImageError,
     InputError,
@@ -22,7 +23,7 @@ from srd_onnx.errors import (
     SrdOnnxError,
     UnknownTargetError,
 )
-from srd_onnx.preprocess import Preprocess
+from srd_onnx.inputs.preprocess import Preprocess
 from tests.nets import model_of, small_cnn, two_nodes
 
 make = helper.make_node
@@ -353,7 +354,7 @@ def test_a_tensor_with_one_of_our_names_is_refused_by_name(name: str) -> None:
 
 def test_a_second_input_of_the_same_shape_compiles_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     compiled: list[Any] = []
-    real = engine.compile_model
+    real = compiling.compile_model
 
     def counted(*args: Any, **kwargs: Any) -> Any:
         compiled.append(args[1].shapes)

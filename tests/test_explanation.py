@@ -11,7 +11,7 @@ import pytest
 from srd_onnx.errors import InputError, OutputError
 from srd_onnx.explanation import Explanation, load_meta
 from srd_onnx.files import atomic_write, atomic_write_all, sha256_of, to_json
-from srd_onnx.render import overlay
+from srd_onnx.pictures.render import overlay
 
 META = {
     "preset": "paper",

@@ -8,11 +8,11 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
 from srd_onnx import Explainer
+from srd_onnx.engine.focus import BOOKED, finish_model
+from srd_onnx.engine.options import PRESETS, Options, options_of
 from srd_onnx.errors import OptionError
-from srd_onnx.focus import BOOKED, finish_model
-from srd_onnx.ir import Value
-from srd_onnx.options import PRESETS, Options, options_of
-from srd_onnx.runtime import CPU, make_session, run
+from srd_onnx.graph.ir import Value
+from srd_onnx.ort.runtime import CPU, make_session, run
 
 Array = NDArray[np.float32]
 SHAPE = (2, 9, 12)

@@ -11,14 +11,14 @@ from onnx import ModelProto, TensorProto, helper
 
 from graph_rules import RULES
 from srd_onnx import Explainer
-from srd_onnx.engine import Case, plan_for
-from srd_onnx.fixed import with_fixed
-from srd_onnx.functions import origin, without_rule, write_out
-from srd_onnx.load import load_model
-from srd_onnx.options import Options
-from srd_onnx.roles import parse_layout
-from srd_onnx.runtime import CPU, make_session, run
-from srd_onnx.simplify import simplify
+from srd_onnx.engine.compiling import Case, plan_for
+from srd_onnx.engine.options import Options
+from srd_onnx.graph.fixed import with_fixed
+from srd_onnx.graph.functions import origin, without_rule, write_out
+from srd_onnx.graph.load import load_model
+from srd_onnx.graph.roles import parse_layout
+from srd_onnx.graph.simplify import simplify
+from srd_onnx.ort.runtime import CPU, make_session, run
 from tests.conformance import cases
 from tests.nets import model_of
 

@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from srd_onnx import Explainer
+from srd_onnx.engine.options import Seed
 from srd_onnx.errors import OptionError, UnsupportedCaseError
+from srd_onnx.graph.roles import Axes, Role
 from srd_onnx.methods import METHODS, Method
 from srd_onnx.methods.averaged import integrated_gradients, smoothgrad
 from srd_onnx.methods.fullgrad import FullGradient, fullgrad, picture, stretched
 from srd_onnx.methods.scoring import directions
-from srd_onnx.options import Seed
-from srd_onnx.roles import Axes, Role
 from tests.dense_nets import CLASSES, SHAPE, Real, dense_net, inputs
 from tests.nets import model_of, small_cnn
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from srd_onnx.grids import cell_mask, grids_of, joined
+from srd_onnx.evaluation.grids import cell_mask, grids_of, joined
 
 
 @given(classes=st.lists(st.integers(0, 6), max_size=30), seed=st.integers(0, 5))

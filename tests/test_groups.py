@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from srd_onnx.options import Bias, Options
+from srd_onnx.engine.options import Bias, Options
 from tests.attention_nets import constant
 from tests.small_nets import Net
 from tests.test_attention import DERIVATIVE, explained

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from srd_onnx import runtime
 from srd_onnx.errors import (
     EmptyGraphError,
     ExternalDataError,
@@ -26,8 +25,9 @@ from srd_onnx.errors import (
     OpsetError,
     SrdOnnxError,
 )
-from srd_onnx.external_data import nodes
-from srd_onnx.load import load_model, to_opset
+from srd_onnx.graph.external_data import nodes
+from srd_onnx.graph.load import load_model, to_opset
+from srd_onnx.ort import runtime
 from tests.nets import model_of, small_cnn, two_nodes
 
 SQUEEZENET = next((Path(__file__).parents[1] / "models").glob("squeezenet*.onnx"))

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from graph_rules import RULES
 from srd_onnx import Explainer
-from srd_onnx.engine import Case, compile_model, explanation_session, run_explanation
+from srd_onnx.engine.compiling import Case, compile_model, explanation_session, run_explanation
+from srd_onnx.engine.options import Options
 from srd_onnx.errors import NonFiniteError
-from srd_onnx.options import Options
-from srd_onnx.roles import parse_layout
-from srd_onnx.runtime import CPU, make_session
+from srd_onnx.graph.roles import parse_layout
+from srd_onnx.ort.runtime import CPU, make_session
 from tests.attention_nets import DEEP, TOKENS, WIDTH, constant, layer_norm, linear, split_qkv
 from tests.small_nets import Net
 

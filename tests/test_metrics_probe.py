@@ -12,9 +12,9 @@ from onnx import ModelProto, TensorProto, helper
 
 from srd_onnx import Explainer
 from srd_onnx.errors import NonFiniteError, OptionError, ShapeError, UnknownTensorError
-from srd_onnx.forward import forward_of
 from srd_onnx.metrics import randomised
 from srd_onnx.metrics.probe import ExplainerProbe, probe_of
+from srd_onnx.ort.forward import forward_of
 from tests.nets import model_of, small_cnn
 
 Array = NDArray[Any]

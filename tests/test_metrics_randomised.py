@@ -12,10 +12,10 @@ from onnx import ModelProto, helper, numpy_helper
 
 from srd_onnx import Explainer
 from srd_onnx.errors import ExternalDataError, UnknownTensorError
-from srd_onnx.load import load_model
+from srd_onnx.graph.load import load_model
 from srd_onnx.metrics.randomised import randomised_model, weighted_layers
 from srd_onnx.metrics.weights import layers_of
-from srd_onnx.runtime import CPU, make_session, run
+from srd_onnx.ort.runtime import CPU, make_session, run
 from tests.nets import model_of, small_cnn
 
 Array = NDArray[Any]

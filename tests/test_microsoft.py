@@ -14,14 +14,14 @@ from onnx import AttributeProto, ModelProto, helper, numpy_helper
 from graph_rules import EXPANSIONS, RULES
 from graph_rules.fused import DEFAULTS
 from srd_onnx import Explainer
-from srd_onnx.emit import Emitter
+from srd_onnx.engine.emit import Emitter
 from srd_onnx.errors import InvalidModelError, UnsupportedCaseError, UnsupportedOpError
-from srd_onnx.expand import Expansion, Writer
-from srd_onnx.ir import Graph, Node
-from srd_onnx.load import load_model
-from srd_onnx.roles import Axes, Role, propagate
-from srd_onnx.runtime import CPU, make_session
-from srd_onnx.simplify import simplify
+from srd_onnx.graph.expand import Expansion, Writer
+from srd_onnx.graph.ir import Graph, Node
+from srd_onnx.graph.load import load_model
+from srd_onnx.graph.roles import Axes, Role, propagate
+from srd_onnx.graph.simplify import simplify
+from srd_onnx.ort.runtime import CPU, make_session
 from tests import fused_nets
 from tests.case_types import Const, Rand, Var
 from tests.cases_microsoft import CASES, Fused

@@ -9,8 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from srd_onnx.errors import InputError, OptionError
-from srd_onnx.masks import IGNORE, Mask, MaskError, read_ids, read_masks
-from srd_onnx.preprocess import Preprocess
+from srd_onnx.evaluation.masks import IGNORE, Mask, MaskError, read_ids, read_masks
+from srd_onnx.inputs.preprocess import Preprocess
 
 SIZE = (60, 80)
 PLAIN = Preprocess()

@@ -9,18 +9,18 @@ import pytest
 from onnx import TensorProto, helper, shape_inference
 
 from graph_rules import RULES
-from srd_onnx.backward import build
+from srd_onnx.engine.backward import build
+from srd_onnx.engine.options import Options
+from srd_onnx.engine.plan import Plan, make_plan
+from srd_onnx.engine.rule import RuleTable
 from srd_onnx.errors import (
     UnreachableTargetError,
     UnsupportedCaseError,
     UnsupportedOpError,
 )
-from srd_onnx.options import Options
-from srd_onnx.plan import Plan, make_plan
-from srd_onnx.roles import parse_layout
-from srd_onnx.rule import RuleTable
-from srd_onnx.simplify import simplify
-from srd_onnx.walk import walk
+from srd_onnx.graph.roles import parse_layout
+from srd_onnx.graph.simplify import simplify
+from srd_onnx.graph.walk import walk
 from tests.nets import model_of, small_cnn
 
 make = helper.make_node

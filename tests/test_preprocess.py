@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from srd_onnx.errors import ImageError, InputError, OptionError
-from srd_onnx.preprocess import (
+from srd_onnx.inputs.preprocess import (
     Preprocess,
     preprocess_from_dict,
     preprocess_from_toml,

@@ -36,10 +36,10 @@ from benchmarks.quality_parts import (
     save,
 )
 from benchmarks.quality_report import BEGIN, END, number, page_of, short_table, written
-from srd_onnx.evaluation import Row
-from srd_onnx.masks import read_masks
+from srd_onnx.evaluation.masks import read_masks
+from srd_onnx.evaluation.numbers import Row
+from srd_onnx.inputs.preprocess import read_image
 from srd_onnx.metrics import METRICS
-from srd_onnx.preprocess import read_image
 from tests.evaluation_nets import explainer, photos
 
 Table = Mapping[

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import bootstrap
 
+from srd_onnx.evaluation.ranking import ALL, Interval, averages, interval, mean_ranks
 from srd_onnx.metrics.metric import Explained, Metric
-from srd_onnx.ranking import ALL, Interval, averages, interval, mean_ranks
 
 
 @dataclass(frozen=True)

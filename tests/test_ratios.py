@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from graph_rules import RULES
-from srd_onnx.emit import Emitter
+from srd_onnx.engine.emit import Emitter
+from srd_onnx.engine.options import Bias
+from srd_onnx.engine.rule import Flows, Rule, Taps
 from srd_onnx.errors import UnsupportedCaseError
-from srd_onnx.ir import Node, OpKey
-from srd_onnx.options import Bias
-from srd_onnx.rule import Flows, Rule, Taps
+from srd_onnx.graph.ir import Node, OpKey
 from tests.cases import CASES, Case
 from tests.harness import bench
 from tests.ratio_checks import check_ratios
@@ -84,7 +84,7 @@ def test_taps_have_the_structure_that_probes_find(case: Case) -> None:
 
 @pytest.mark.parametrize("name", ["DeformConv-19-pads", "ConvTranspose-11-notset"])
 def test_ratios_that_no_memory_holds_are_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("srd_onnx.feeds._MOST", 10)
+    monkeypatch.setattr("srd_onnx.sharing.feeds._MOST", 10)
     (case,) = (c for c in CASES if c.name == name)
     with pytest.raises(UnsupportedCaseError, match=r"its ratios would take \d+ passes over \d+ positions"):
         check_ratios(case, RULES)

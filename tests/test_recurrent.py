@@ -10,8 +10,8 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from graph_rules import RULES
 from srd_onnx import Explainer
+from srd_onnx.engine.options import Bias
 from srd_onnx.errors import LayoutError, UnsupportedCaseError
-from srd_onnx.options import Bias
 from tests import checks
 from tests.case_types import Case, Const, Var
 from tests.cases_recurrent import GATES, ITEMS, STEPS, X, _layer, batchwise

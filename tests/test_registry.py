@@ -5,10 +5,10 @@ import pytest
 
 from graph_rules import RULES, rule
 from graph_rules.registry import always, same, through
-from srd_onnx.emit import Emitter
-from srd_onnx.ir import Node, OpKey
-from srd_onnx.rule import Flows, Rule, RuleTable
-from srd_onnx.simplify import WORKING_OPSET
+from srd_onnx.engine.emit import Emitter
+from srd_onnx.engine.rule import Flows, Rule, RuleTable
+from srd_onnx.graph.ir import Node, OpKey
+from srd_onnx.graph.simplify import WORKING_OPSET
 from tests import checks
 from tests.cases import CASES
 from tests.oracles import ORACLES

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from srd_onnx.errors import InputError, NonFiniteError
-from srd_onnx.render import clip_value, colours, overlay, panel, smooth, smoothing
+from srd_onnx.pictures.render import clip_value, colours, overlay, panel, smooth, smoothing
 from srd_onnx.text import readable, safe_file_name, shorten
 
 SIDE = 100

@@ -7,11 +7,11 @@ import onnx
 import pytest
 
 from graph_rules import RULES
-from srd_onnx.emit import Emitter
+from srd_onnx.apop.replay import Replayer
+from srd_onnx.engine.emit import Emitter
+from srd_onnx.engine.rule import Flows, RuleTable
 from srd_onnx.errors import UnsupportedOpError
-from srd_onnx.ir import Node, OpKey
-from srd_onnx.replay import Replayer
-from srd_onnx.rule import Flows, RuleTable
+from srd_onnx.graph.ir import Node, OpKey
 from tests import replay_checks
 from tests.cases import CASES, Case
 from tests.harness import bench

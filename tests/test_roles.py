@@ -9,9 +9,9 @@ from onnx import helper
 
 from graph_rules import RULES
 from srd_onnx.errors import LayoutError, UnsupportedCaseError
-from srd_onnx.ir import Value
-from srd_onnx.roles import Axes, Role, guess_layout, parse_layout, propagate
-from srd_onnx.simplify import simplify
+from srd_onnx.graph.ir import Value
+from srd_onnx.graph.roles import Axes, Role, guess_layout, parse_layout, propagate
+from srd_onnx.graph.simplify import simplify
 from tests.nets import model_of
 
 make = helper.make_node

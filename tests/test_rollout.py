@@ -9,7 +9,7 @@ import pytest
 
 from srd_onnx import Explainer
 from srd_onnx.errors import LayoutError, UnsupportedCaseError
-from srd_onnx.ir import Array
+from srd_onnx.graph.ir import Array
 from srd_onnx.methods.attention import rolled_out
 from srd_onnx.targets import At
 from tests.attention_nets import block, multihead, windows

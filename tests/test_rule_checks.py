@@ -9,10 +9,10 @@ import pytest
 from onnx import helper
 
 from graph_rules import RULES
-from srd_onnx.backward import biases
-from srd_onnx.emit import Emitter
-from srd_onnx.ir import Node, OpKey
-from srd_onnx.rule import Flows, Rule
+from srd_onnx.engine.backward import biases
+from srd_onnx.engine.emit import Emitter
+from srd_onnx.engine.rule import Flows, Rule
+from srd_onnx.graph.ir import Node, OpKey
 from tests import checks
 from tests.cases import CASES, Case
 from tests.harness import bench

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pytest
 
 from graph_rules import RULES
+from srd_onnx.engine.options import Bias
 from srd_onnx.errors import UnsupportedCaseError
-from srd_onnx.options import Bias
 from tests import checks
 from tests.cases import CASES, Case
 from tests.harness import bench, emitted_vjp

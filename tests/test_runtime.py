@@ -10,8 +10,6 @@ import numpy as np
 import onnx
 import pytest
 
-from srd_onnx import cuda, runtime
-from srd_onnx.cuda import CudaState, probe_cuda
 from srd_onnx.errors import (
     InputError,
     InvalidModelError,
@@ -20,6 +18,8 @@ from srd_onnx.errors import (
     SrdOnnxError,
     UnknownTensorError,
 )
+from srd_onnx.ort import cuda, runtime
+from srd_onnx.ort.cuda import CudaState, probe_cuda
 from tests.nets import small_cnn, two_nodes
 
 

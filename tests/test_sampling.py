@@ -10,8 +10,8 @@ from onnx import helper
 
 from graph_rules import RULES
 from srd_onnx import Explainer
+from srd_onnx.engine.options import Bias
 from srd_onnx.errors import UnsupportedCaseError
-from srd_onnx.options import Bias
 from tests import checks
 from tests.case_types import Case, Var, ints
 from tests.harness import bench, emitted_vjp

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from srd_onnx import Explainer
-from srd_onnx.engine import Case
+from srd_onnx.engine.compiling import Case
+from srd_onnx.engine.plan import Plan
+from srd_onnx.engine.rival import likeness, strongest_other
 from srd_onnx.explanation import Explanation, load_meta
 from srd_onnx.methods import Attributed, Method
-from srd_onnx.plan import Plan
-from srd_onnx.rival import likeness, strongest_other
 from srd_onnx.sanity import LIKENESS, RESIDUAL, warnings_of
 from srd_onnx.subject import Subject
 from srd_onnx.targets import Contrast

@@ -10,7 +10,7 @@ from onnx import helper
 
 from srd_onnx import Explainer, Explanation, runs
 from srd_onnx.errors import SrdOnnxError
-from srd_onnx.inputs import Array
+from srd_onnx.inputs.sources import Array
 from srd_onnx.targets import At, Contrast, Target
 from srd_onnx.zoo import sample_photo, zoo
 from tests.attention_nets import block, multihead, windows

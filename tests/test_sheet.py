@@ -10,9 +10,9 @@ from onnx import helper
 from PIL import Image
 
 from srd_onnx import Explainer
-from srd_onnx.ir import Array
-from srd_onnx.layer_strip import MOST, strip
-from srd_onnx.sheet import Cell, Chart, _columns, sheet
+from srd_onnx.graph.ir import Array
+from srd_onnx.pictures.layer_strip import MOST, strip
+from srd_onnx.pictures.sheet import Cell, Chart, _columns, sheet
 from tests.cli_tools import HOSTILE
 from tests.nets import model_of
 
@@ -79,7 +79,7 @@ def test_a_strip_of_many_layers_is_a_selection_from_the_first_to_the_last(
         seen.append(args)
         return b""
 
-    monkeypatch.setattr("srd_onnx.layer_strip.sheet", seeing)
+    monkeypatch.setattr("srd_onnx.pictures.layer_strip.sheet", seeing)
     explainer = Explainer(deep(40), providers="cpu")
     (decision,) = explainer.inside(np.random.default_rng(0).standard_normal((1, 3, 8, 8), np.float32), 0)
     strip(decision)

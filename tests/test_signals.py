@@ -12,11 +12,11 @@ from onnx.helper import make_node as make
 
 from graph_rules import RULES
 from srd_onnx import Explainer
-from srd_onnx.backward import biases
-from srd_onnx.emit import Emitter
+from srd_onnx.engine.backward import biases
+from srd_onnx.engine.emit import Emitter
 from srd_onnx.errors import UnsupportedCaseError
-from srd_onnx.roles import Axes, parse_layout, propagate
-from srd_onnx.walk import walk
+from srd_onnx.graph.roles import Axes, parse_layout, propagate
+from srd_onnx.graph.walk import walk
 from tests.case_types import TOKENS, Case, Const, Operand, Rand, Var, ints
 from tests.harness import bench, emitted_bias, emitted_vjp, info, reference
 from tests.nets import model_of

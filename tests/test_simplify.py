@@ -14,9 +14,9 @@ from onnx import TensorProto, helper, numpy_helper
 from srd_onnx import zoo
 from srd_onnx.errors import InvalidModelError, ShapeError
 from srd_onnx.explainer import Explainer
-from srd_onnx.load import load_model
-from srd_onnx.runtime import newest_opset
-from srd_onnx.simplify import simplify
+from srd_onnx.graph.load import load_model
+from srd_onnx.graph.simplify import simplify
+from srd_onnx.ort.runtime import newest_opset
 from tests.nets import model_of, small_cnn, two_nodes
 
 make = helper.make_node

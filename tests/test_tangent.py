@@ -6,12 +6,12 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from graph_rules import RULES
-from srd_onnx.assemble import combined
-from srd_onnx.backward import build
-from srd_onnx.engine import Case, plan_for, relevance_outputs
-from srd_onnx.options import Options
-from srd_onnx.roles import parse_layout
-from srd_onnx.runtime import CPU, make_session, run
+from srd_onnx.engine.assemble import combined
+from srd_onnx.engine.backward import build
+from srd_onnx.engine.compiling import Case, plan_for, relevance_outputs
+from srd_onnx.engine.options import Options
+from srd_onnx.graph.roles import parse_layout
+from srd_onnx.ort.runtime import CPU, make_session, run
 from tests.nets import model_of
 
 make = helper.make_node

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from srd_onnx.engine.options import DEFAULT_PRESET, PRESETS, Options, options_of
 from srd_onnx.errors import OptionError, UnknownTargetError
-from srd_onnx.options import DEFAULT_PRESET, PRESETS, Options, options_of
 from srd_onnx.targets import At, Contrast, Wanted, resolve_classes, resolve_contrast, split_targets
 
 SCORES = np.array([0.5, 3.0, -1.0, 3.0, 2.0, 0.0], np.float32)

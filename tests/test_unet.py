@@ -9,13 +9,13 @@ from onnx import ModelProto, helper, numpy_helper
 
 from graph_rules import RULES
 from srd_onnx import Explainer
-from srd_onnx.backward import build
-from srd_onnx.options import Bias, Options
-from srd_onnx.plan import make_plan
-from srd_onnx.roles import parse_layout
-from srd_onnx.seed import TARGET
+from srd_onnx.engine.backward import build
+from srd_onnx.engine.options import Bias, Options
+from srd_onnx.engine.plan import make_plan
+from srd_onnx.engine.seed import TARGET
+from srd_onnx.graph.roles import parse_layout
+from srd_onnx.graph.walk import walk
 from srd_onnx.targets import At
-from srd_onnx.walk import walk
 from tests.harness import info, reference
 from tests.small_nets import Array, Net
 

@@ -9,8 +9,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper, shape_inference
 
 from srd_onnx.errors import UnsupportedCaseError
-from srd_onnx.ir import UNKNOWN, Graph, Node, OpKey, Value
-from srd_onnx.walk import walk
+from srd_onnx.graph.ir import UNKNOWN, Graph, Node, OpKey, Value
+from srd_onnx.graph.walk import walk
 from tests.nets import model_of, small_cnn
 
 

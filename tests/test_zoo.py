@@ -9,7 +9,7 @@ import pytest
 
 from srd_onnx.errors import OptionError
 from srd_onnx.files import sha256_of
-from srd_onnx.preprocess import read_image
+from srd_onnx.inputs.preprocess import read_image
 from srd_onnx.zoo import find, find_by_sha256, read_labels, sample_photo, zoo
 
 ROOT = Path(__file__).parent.parent

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from graph_rules import EXPANSIONS, RULES
 from srd_onnx import Explainer, Explanation, Options
-from srd_onnx.assemble import combined
-from srd_onnx.backward import build as build_backward
-from srd_onnx.engine import Case, plan_for, relevance_outputs
-from srd_onnx.runtime import CPU, make_session, run
+from srd_onnx.engine.assemble import combined
+from srd_onnx.engine.backward import build as build_backward
+from srd_onnx.engine.compiling import Case, plan_for, relevance_outputs
+from srd_onnx.ort.runtime import CPU, make_session, run
 from srd_onnx.targets import At
 from tests.test_real_graphs import relative_residual
 from tests_models.networks import NETWORKS, Network, build

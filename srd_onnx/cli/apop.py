@@ -29,7 +29,7 @@ from srd_onnx.cli.preprocessing import parsed
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from srd_onnx.apop_table import ApopTable
+    from srd_onnx.apop.table import ApopTable
     from srd_onnx.explainer import Explainer
 
 JSON_FILE, PICTURE = "apop.json", "apop.png"
@@ -62,8 +62,8 @@ def apop(
 
     Writes apop.json and apop.png. Exit code 2 if an image could not be used; the others are, and the JSON lists both.
     """
-    from srd_onnx.apop_render import picture
-    from srd_onnx.apop_table import apop_table
+    from srd_onnx.apop.picture import picture
+    from srd_onnx.apop.table import apop_table
     from srd_onnx.files import atomic_write_all, to_json
 
     given = parsed(resize=resize, crop=crop, scale=scale, mean=mean, std=std, channel_order=channel_order)
@@ -94,8 +94,8 @@ def apop(
 
 
 def _document(explainer: "Explainer", table: "ApopTable", notes: list[str]) -> dict[str, Any]:
-    from srd_onnx.preprocess import Preprocess
-    from srd_onnx.runtime import versions
+    from srd_onnx.inputs.preprocess import Preprocess
+    from srd_onnx.ort.runtime import versions
 
     loaded, preprocess = explainer.model, explainer.preprocess
     return {

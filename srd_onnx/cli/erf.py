@@ -42,7 +42,7 @@ from srd_onnx.cli.preprocessing import parsed
 from srd_onnx.errors import OptionError
 
 if TYPE_CHECKING:
-    from srd_onnx.contact import Choice, Contacts
+    from srd_onnx.inside.contact import Choice, Contacts
 
 _PFVS = "Which PFVs of the layer"
 
@@ -121,8 +121,8 @@ def erf(
     """
     from srd_onnx.cli.record import unique_names
     from srd_onnx.cli.summary import announce_after, as_folder
-    from srd_onnx.contact import contacts, stem_of
     from srd_onnx.files import to_json
+    from srd_onnx.inside.contact import contacts, stem_of
 
     choice = chosen(position, grid, top)
     given = parsed(resize=resize, crop=crop, scale=scale, mean=mean, std=std, channel_order=channel_order)
@@ -167,7 +167,7 @@ def chosen(position: Sequence[str] | None, grid: int | None, top: int | None) ->
 
     Raises: OptionError if they are several, or a position is none.
     """
-    from srd_onnx.contact import Choice
+    from srd_onnx.inside.contact import Choice
 
     given = [name for name, one in (("--position", position), ("--grid", grid), ("--top", top)) if one]
     if len(given) > 1:
@@ -181,7 +181,7 @@ def chosen(position: Sequence[str] | None, grid: int | None, top: int | None) ->
 
 
 def _show(found: "Contacts") -> None:
-    from srd_onnx.contact import WITHIN
+    from srd_onnx.inside.contact import WITHIN
 
     explanation, console = found.explanation, stdout()
     console.print(cell(f"{found.layer}: {explanation.title}, logit {explanation.score:.4f}", "bold"))

@@ -30,11 +30,11 @@ from srd_onnx.errors import OptionError, SrdOnnxError
 
 if TYPE_CHECKING:
     from srd_onnx.cli.pace import Pace
-    from srd_onnx.contenders import Contender
-    from srd_onnx.evaluation import Evaluation, Row
-    from srd_onnx.evaluation_store import Store
+    from srd_onnx.evaluation.contenders import Contender
+    from srd_onnx.evaluation.masks import Masks
+    from srd_onnx.evaluation.numbers import Evaluation, Row
+    from srd_onnx.evaluation.store import Store
     from srd_onnx.explainer import Explainer
-    from srd_onnx.masks import Masks
     from srd_onnx.metrics import Metric
 
 CSV, JSON, PICTURE, STORE = (f"evaluation.{ending}" for ending in ("csv", "json", "png", "sqlite"))
@@ -141,7 +141,7 @@ def contenders_of(given: Sequence[str] | None, seed: int) -> "list[Contender]":
 
     Raises: OptionError if one does not exist.
     """
-    from srd_onnx.contenders import contender_named
+    from srd_onnx.evaluation.contenders import contender_named
     from srd_onnx.methods import METHODS, SRD
 
     names = several(given)
@@ -158,7 +158,7 @@ def metrics_of(
 
     Raises: OptionError if one does not exist.
     """
-    from srd_onnx.grids import CELLS
+    from srd_onnx.evaluation.grids import CELLS
     from srd_onnx.metrics import METRICS, metric_named
 
     names = several(given)
@@ -191,7 +191,7 @@ def several(given: Sequence[str] | None) -> list[str]:
 
 
 def _masks(explainer: "Explainer", folder: Path | None, classes: Path | None) -> "Masks | None":
-    from srd_onnx.masks import read_ids, read_masks
+    from srd_onnx.evaluation.masks import read_ids, read_masks
 
     if folder is None:
         if classes is not None:
@@ -214,9 +214,9 @@ def _evaluate(
     *,
     json: bool,
 ) -> None:
-    from srd_onnx.evaluation import prepare
-    from srd_onnx.evaluation_report import in_order
-    from srd_onnx.evaluation_store import open_store
+    from srd_onnx.evaluation.numbers import prepare
+    from srd_onnx.evaluation.report import in_order
+    from srd_onnx.evaluation.store import open_store
 
     left_out: dict[str, str] = {}
     with open_store(out / STORE) as store:
@@ -250,7 +250,7 @@ def _evaluate(
 
 def _numbers(evaluation: "Evaluation", store: "Store", left_out: dict[str, str]) -> "list[Row]":
     from srd_onnx.cli.pace import pace_of
-    from srd_onnx.evaluation import numbers
+    from srd_onnx.evaluation.numbers import numbers
 
     pace, rows = pace_of(evaluation), []
 
@@ -297,7 +297,7 @@ def _written(
     out: Path,
 ) -> str:
     """Write everything; the JSON."""
-    from srd_onnx.evaluation_report import to_csv, to_document, to_sheet
+    from srd_onnx.evaluation.report import to_csv, to_document, to_sheet
     from srd_onnx.files import atomic_write_all, to_json
 
     document = to_json(
@@ -316,8 +316,8 @@ def _written(
 
 def _complain(rows: "Sequence[Row]", left_out: Mapping[str, str]) -> None:
     """Say what there is no number of, each reason once; exit with 2 if something is wrong with an image."""
-    from srd_onnx.evaluation import UNDEFINED
-    from srd_onnx.evaluation_inputs import IN_NO_GRID
+    from srd_onnx.evaluation.inputs import IN_NO_GRID
+    from srd_onnx.evaluation.numbers import UNDEFINED
 
     for name, why in left_out.items():
         note(f"{name} is left out: {why}")

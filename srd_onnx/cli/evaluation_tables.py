@@ -10,15 +10,15 @@ from srd_onnx.cli.console import cell, stdout, table_of
 from srd_onnx.cli.listings import ARROWS
 
 if TYPE_CHECKING:
-    from srd_onnx.evaluation import Evaluation, Row
-    from srd_onnx.ranking import Interval
+    from srd_onnx.evaluation.numbers import Evaluation, Row
+    from srd_onnx.evaluation.ranking import Interval
 
 _WITH_INTERVALS, _ALONE = 3, 4  # columns that fit beside each other
 
 
 def show(evaluation: "Evaluation", rows: "Sequence[Row]") -> None:
     """Print the tables, and how many numbers there are not."""
-    from srd_onnx.evaluation_report import aggregated
+    from srd_onnx.evaluation.report import aggregated
 
     means, ranks = aggregated(evaluation, rows)
     methods = list(dict.fromkeys(row.method for row in rows))
@@ -61,7 +61,7 @@ def _means(
 
 
 def _ranks(methods: Sequence[str], ranks: "dict[str, dict[str, Interval]]") -> Table:
-    from srd_onnx.ranking import ALL
+    from srd_onnx.evaluation.ranking import ALL
 
     table = table_of(f"mean rank of {len(methods)}")
     families = list(dict.fromkeys(family for by_family in ranks.values() for family in by_family))

@@ -44,9 +44,9 @@ from srd_onnx.cli.preprocessing import parsed
 from srd_onnx.errors import OptionError
 
 if TYPE_CHECKING:
-    from srd_onnx.decision import Decision
     from srd_onnx.explainer import Explainer
-    from srd_onnx.layers import Layer
+    from srd_onnx.inside.decision import Decision
+    from srd_onnx.inside.layers import Layer
 
 
 def layers(

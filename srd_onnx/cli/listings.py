@@ -9,7 +9,7 @@ from rich.text import Text
 
 from srd_onnx.cli.console import cell, lines, stdout, table_of, write_json
 from srd_onnx.cli.options import JsonOption
-from srd_onnx.options import DEFAULT_PRESET, Options
+from srd_onnx.engine.options import DEFAULT_PRESET, Options
 
 if TYPE_CHECKING:
     from srd_onnx.metrics import Metric
@@ -50,7 +50,7 @@ def methods(*, json: JsonOption = False) -> None:
 
 def metrics(*, json: JsonOption = False) -> None:
     """List the metrics that evaluate knows, as NAME[:PARAMETER=VALUE,...]: what each means, and which way is better."""
-    from srd_onnx.evaluation_report import about_metric
+    from srd_onnx.evaluation.report import about_metric
     from srd_onnx.files import to_json
     from srd_onnx.metrics import METRICS
 

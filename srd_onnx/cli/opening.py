@@ -27,7 +27,7 @@ def opened(
     """
     from srd_onnx.cli.record import existing, usable
     from srd_onnx.cli.summary import announce
-    from srd_onnx.inputs import ARRAY_FILES
+    from srd_onnx.inputs.sources import ARRAY_FILES
 
     existing(images)
     usable(out)

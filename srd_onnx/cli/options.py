@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 from typer.core import TyperCommand
 
+from srd_onnx.engine.options import DEFAULT_PRESET, PRESETS, Bias, Seed, Sign
 from srd_onnx.errors import OptionError
-from srd_onnx.options import DEFAULT_PRESET, PRESETS, Bias, Seed, Sign
 
 if TYPE_CHECKING:
     from srd_onnx.explainer import Explainer

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from srd_onnx.evaluation import Evaluation, Row
+    from srd_onnx.evaluation.numbers import Evaluation, Row
 
 _MINUTE, _HOUR = 60, 3600
 

@@ -46,7 +46,7 @@ def settle_preprocessing(
     explainer: "Explainer", file: Path | None, given: preprocessing.Given
 ) -> tuple[str, ...]:
     """Give the explainer what the file, the zoo or a guess says, under the single options; what is a guess."""
-    from srd_onnx.preprocess import Preprocess, preprocess_from_toml
+    from srd_onnx.inputs.preprocess import Preprocess, preprocess_from_toml
 
     base = preprocess_from_toml(file) if file is not None else explainer.preprocess
     if not isinstance(base, Preprocess):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from srd_onnx.errors import OptionError
 
 if TYPE_CHECKING:
-    from srd_onnx.preprocess import Preprocess
+    from srd_onnx.inputs.preprocess import Preprocess
 
 Given = Mapping[str, Any]
 _VALUES = ("scale", "mean", "std")

@@ -30,7 +30,7 @@ def announce(explainer: "Explainer", assumed: Sequence[str]) -> list[str]:
 
 def warnings_before(explainer: "Explainer", assumed: Sequence[str]) -> Iterator[str]:
     """What may make every explanation of this run wrong, known before the first one."""
-    from srd_onnx.preprocess import Preprocess
+    from srd_onnx.inputs.preprocess import Preprocess
 
     if assumed and isinstance(explainer.preprocess, Preprocess):
         yield (

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from srd_onnx.cotangents import CotangentSession
-from srd_onnx.engine import Case
-from srd_onnx.ir import Array
+from srd_onnx.engine.compiling import Case
+from srd_onnx.engine.cotangents import CotangentSession
+from srd_onnx.engine.plan import Plan
+from srd_onnx.graph.ir import Array
 from srd_onnx.methods.gradients import arriving
 from srd_onnx.methods.layer import Layer, layer_of, turn_of
 from srd_onnx.methods.method import Attributed, Method
-from srd_onnx.plan import Plan
 from srd_onnx.subject import Subject
 
 Combine = Callable[[Array, Array], Array]  # of A and G, [N, C, *grid] float64: maps [N, *grid]

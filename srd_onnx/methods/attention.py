@@ -7,19 +7,19 @@ from dataclasses import dataclass
 import numpy as np
 import onnxruntime
 
-from srd_onnx.assemble import exposed, pruned
-from srd_onnx.engine import Case
+from srd_onnx.engine.assemble import exposed, pruned
+from srd_onnx.engine.compiling import Case
+from srd_onnx.engine.plan import Plan, Step
 from srd_onnx.errors import LayoutError, UnsupportedCaseError
-from srd_onnx.ir import Array, Value
+from srd_onnx.graph.ir import Array, Value
+from srd_onnx.graph.roles import Gate, Role
+from srd_onnx.graph.support import undirected
 from srd_onnx.methods.grid import resized
 from srd_onnx.methods.method import Attribute, Attributed, Method
 from srd_onnx.methods.places import Grid, grid_of, require_single_source
 from srd_onnx.methods.scoring import directions
-from srd_onnx.plan import Plan, Step
-from srd_onnx.roles import Gate, Role
-from srd_onnx.runtime import make_session, run
+from srd_onnx.ort.runtime import make_session, run
 from srd_onnx.subject import Subject
-from srd_onnx.support import undirected
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,17 +6,17 @@ from functools import partial
 
 import numpy as np
 
-from srd_onnx.cotangents import CotangentSession
-from srd_onnx.engine import Case
+from srd_onnx.engine.compiling import Case
+from srd_onnx.engine.cotangents import CotangentSession
+from srd_onnx.engine.options import Seed
+from srd_onnx.engine.plan import Plan
+from srd_onnx.engine.seed import elements
 from srd_onnx.errors import OptionError, UnsupportedCaseError
-from srd_onnx.ir import Array, Value
+from srd_onnx.graph.ir import Array, Value
+from srd_onnx.graph.roles import Role
 from srd_onnx.methods.gradients import arriving, by_position
 from srd_onnx.methods.method import Attributed, Method
 from srd_onnx.methods.scoring import directions
-from srd_onnx.options import Seed
-from srd_onnx.plan import Plan
-from srd_onnx.roles import Role
-from srd_onnx.seed import elements
 from srd_onnx.subject import Subject, at_least_one
 
 

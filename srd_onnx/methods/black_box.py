@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from srd_onnx.engine import Case
+from srd_onnx.engine.compiling import Case
+from srd_onnx.engine.plan import Plan
 from srd_onnx.errors import OptionError, UnsupportedCaseError
-from srd_onnx.ir import Array, Value
+from srd_onnx.graph.ir import Array, Value
+from srd_onnx.graph.roles import is_quantised
 from srd_onnx.methods.grid import linear, over_items, positions_of
 from srd_onnx.methods.method import Attribute, Method
 from srd_onnx.methods.perturbing import Perturbing, Probed
 from srd_onnx.methods.scoring import Scored, Scorer, compile_scorer, joined
-from srd_onnx.plan import Plan
-from srd_onnx.roles import is_quantised
 from srd_onnx.subject import Subject, at_least_one
 
 Sizes = tuple[int, ...]

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from srd_onnx.ir import Array
+from srd_onnx.engine.plan import Plan
+from srd_onnx.graph.ir import Array
+from srd_onnx.graph.roles import Axes, Role
 from srd_onnx.methods.method import Attributed, Method
 from srd_onnx.methods.scoring import Scorer, compile_scorer, directions
-from srd_onnx.plan import Plan
-from srd_onnx.roles import Axes, Role
 
 Draw = Callable[[Axes, Array], Array]  # of one input, without the batch: its axes and its data
 

@@ -5,15 +5,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from srd_onnx.backward import DERIVATIVE, Policy
-from srd_onnx.cotangents import CotangentSession
-from srd_onnx.engine import Case
+from srd_onnx.engine.backward import DERIVATIVE, Policy
+from srd_onnx.engine.compiling import Case
+from srd_onnx.engine.cotangents import CotangentSession
+from srd_onnx.engine.plan import Plan
 from srd_onnx.errors import UnsupportedCaseError
-from srd_onnx.ir import Array, Value
+from srd_onnx.graph.ir import Array, Value
+from srd_onnx.graph.roles import Axes, Role, is_quantised
 from srd_onnx.methods.gradients import arriving
 from srd_onnx.methods.method import Attributed, Method
-from srd_onnx.plan import Plan
-from srd_onnx.roles import Axes, Role, is_quantised
 from srd_onnx.subject import Subject
 
 _TINY = 1e-6  # as in the authors' code: keeps a flat map flat

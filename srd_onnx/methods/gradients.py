@@ -7,13 +7,13 @@ from typing import Literal
 import numpy as np
 
 from graph_rules import EXPANSIONS, RULES
-from srd_onnx.backward import DERIVATIVE, Policy, relevance_shape
-from srd_onnx.cotangents import CotangentSession, compile_cotangents
-from srd_onnx.engine import Case
-from srd_onnx.ir import Array, Value
+from srd_onnx.engine.backward import DERIVATIVE, Policy, relevance_shape
+from srd_onnx.engine.compiling import Case
+from srd_onnx.engine.cotangents import CotangentSession, compile_cotangents
+from srd_onnx.engine.plan import Plan
+from srd_onnx.graph.ir import Array, Value
+from srd_onnx.graph.roles import Role
 from srd_onnx.methods.method import Attributed, Method
-from srd_onnx.plan import Plan
-from srd_onnx.roles import Role
 from srd_onnx.subject import Subject
 
 Reduction = Literal["sum", "greatest"]

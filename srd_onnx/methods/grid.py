@@ -5,8 +5,8 @@ from typing import Literal
 
 import numpy as np
 
-from srd_onnx.ir import Array, Value
-from srd_onnx.roles import Axes, Role
+from srd_onnx.graph.ir import Array, Value
+from srd_onnx.graph.roles import Axes, Role
 
 Border = Literal["edge", "mirror"]
 

@@ -2,15 +2,15 @@
 
 import numpy as np
 
-from srd_onnx.backward import Policy
-from srd_onnx.emit import Emitter
-from srd_onnx.engine import Case
+from srd_onnx.engine.backward import Policy
+from srd_onnx.engine.compiling import Case
+from srd_onnx.engine.emit import Emitter
+from srd_onnx.engine.plan import Plan, Step
+from srd_onnx.engine.rule import Flows
 from srd_onnx.errors import UnsupportedCaseError
+from srd_onnx.graph.roles import is_quantised
 from srd_onnx.methods.gradients import Gradient, arriving
 from srd_onnx.methods.method import Method
-from srd_onnx.plan import Plan, Step
-from srd_onnx.roles import is_quantised
-from srd_onnx.rule import Flows
 from srd_onnx.subject import Subject
 
 

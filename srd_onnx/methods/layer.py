@@ -6,14 +6,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from onnx import ModelProto
 
-from srd_onnx.boundary import tensor_named
-from srd_onnx.engine import Case
+from srd_onnx.engine.boundary import tensor_named
+from srd_onnx.engine.compiling import Case
+from srd_onnx.engine.plan import Plan
 from srd_onnx.errors import LayoutError, OptionError, UnsupportedCaseError
-from srd_onnx.ir import Array, Value
+from srd_onnx.graph.ir import Array, Value
+from srd_onnx.graph.roles import Role
 from srd_onnx.methods.grid import resized
 from srd_onnx.methods.places import Grid, grid_of, require_single_source
-from srd_onnx.plan import Plan
-from srd_onnx.roles import Role
 from srd_onnx.subject import Subject
 
 

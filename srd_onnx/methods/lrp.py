@@ -7,12 +7,15 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from srd_onnx.backward import Policy
-from srd_onnx.cotangents import CotangentSession
-from srd_onnx.emit import Emitter
-from srd_onnx.engine import Case
+from srd_onnx.engine.backward import Policy
+from srd_onnx.engine.compiling import Case
+from srd_onnx.engine.cotangents import CotangentSession
+from srd_onnx.engine.emit import Emitter
+from srd_onnx.engine.plan import Plan, Step
+from srd_onnx.engine.rule import Flows
 from srd_onnx.errors import InputError, OptionError, UnsupportedCaseError
-from srd_onnx.ir import Array
+from srd_onnx.graph.ir import Array
+from srd_onnx.inputs.preprocess import Preprocess
 from srd_onnx.methods.gradients import arriving, by_position
 from srd_onnx.methods.lrp_rules import (
     STABILISER,
@@ -27,9 +30,6 @@ from srd_onnx.methods.lrp_rules import (
     zplus_rule,
 )
 from srd_onnx.methods.method import Attributed, Method
-from srd_onnx.plan import Plan, Step
-from srd_onnx.preprocess import Preprocess
-from srd_onnx.rule import Flows
 from srd_onnx.subject import Subject
 
 First = Literal["box", "flat", "gamma"]

@@ -15,11 +15,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from srd_onnx.emit import Emitter
+from srd_onnx.engine.emit import Emitter
+from srd_onnx.engine.plan import Step
+from srd_onnx.engine.rule import Flows
 from srd_onnx.errors import UnsupportedCaseError
-from srd_onnx.ir import Array, Node, Value
-from srd_onnx.plan import Step
-from srd_onnx.rule import Flows
+from srd_onnx.graph.ir import Array, Node, Value
 
 STABILISER = 1e-6  # where LRP-ε does not say another, in the units of what is divided by; as in zennit
 LayerRule = Callable[[Emitter, Step, Flows], Flows]

@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from srd_onnx.engine import Case
-from srd_onnx.ir import Array
-from srd_onnx.plan import Plan
+from srd_onnx.engine.compiling import Case
+from srd_onnx.engine.plan import Plan
+from srd_onnx.graph.ir import Array
 from srd_onnx.subject import Subject
 
 SRD = "srd"

@@ -11,9 +11,10 @@ from typing import Literal, get_args
 import numpy as np
 from scipy.special import softmax
 
-from srd_onnx.engine import Case
+from srd_onnx.engine.compiling import Case
+from srd_onnx.engine.plan import Plan
 from srd_onnx.errors import NonFiniteError, OptionError
-from srd_onnx.ir import Array, Value
+from srd_onnx.graph.ir import Array, Value
 from srd_onnx.methods.black_box import require_logit
 from srd_onnx.methods.grid import over_items
 from srd_onnx.methods.layer import Layer, layer_of
@@ -21,7 +22,6 @@ from srd_onnx.methods.method import Attribute, Method
 from srd_onnx.methods.perturbing import Perturbing, Probe, Probed
 from srd_onnx.methods.scoring import Scored, Scorer, compile_scorer, joined
 from srd_onnx.methods.tail import compile_tail
-from srd_onnx.plan import Plan
 from srd_onnx.subject import Subject
 
 Mask = Literal["single", "gaussian"]

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from srd_onnx.ir import Array, Value
+from srd_onnx.engine.plan import Plan
+from srd_onnx.graph.ir import Array, Value
 from srd_onnx.methods.method import Attributed
 from srd_onnx.methods.scoring import Scored, Scorer, directions
-from srd_onnx.plan import Plan
 
 
 @dataclass(frozen=True, eq=False)

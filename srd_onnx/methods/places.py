@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from srd_onnx.engine.plan import Plan
 from srd_onnx.errors import LayoutError, UnsupportedCaseError
-from srd_onnx.feeds import one_to_one, position_shape
-from srd_onnx.ir import Array, Value
-from srd_onnx.plan import Plan
-from srd_onnx.roles import Role
+from srd_onnx.graph.ir import Array, Value
+from srd_onnx.graph.roles import Role
+from srd_onnx.sharing.feeds import one_to_one, position_shape
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from srd_onnx.engine import Result
+from srd_onnx.engine.compiling import Result
+from srd_onnx.engine.plan import Plan
 from srd_onnx.errors import NonFiniteError
-from srd_onnx.ir import Array
+from srd_onnx.graph.ir import Array
 from srd_onnx.methods.method import Attribute
-from srd_onnx.plan import Plan
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,15 +10,15 @@ from onnx import ModelProto
 from scipy.special import expit, softmax
 
 from graph_rules import EXPANSIONS, RULES
-from srd_onnx.assemble import exposed, pruned
-from srd_onnx.engine import Case, of_batch
+from srd_onnx.engine.assemble import exposed, pruned
+from srd_onnx.engine.compiling import Case, of_batch
+from srd_onnx.engine.options import Seed
+from srd_onnx.engine.plan import Plan, forward_plan
 from srd_onnx.errors import SrdOnnxError
-from srd_onnx.ir import Array, Value
-from srd_onnx.options import Seed
-from srd_onnx.plan import Plan, forward_plan
-from srd_onnx.roles import Role
-from srd_onnx.runtime import make_session, run
-from srd_onnx.simplify import simplify
+from srd_onnx.graph.ir import Array, Value
+from srd_onnx.graph.roles import Role
+from srd_onnx.graph.simplify import simplify
+from srd_onnx.ort.runtime import make_session, run
 from srd_onnx.subject import Subject
 
 _MOST_ROWS = 32
@@ -162,7 +162,7 @@ def _wide(
 
 
 def directions(scores: Array, seed: Array, kind: Seed) -> Array:
-    """What is explained as directions [N, K] in the space of the scores, as `srd_onnx.seed.of_class` emits them.
+    """What is explained as directions [N, K] in the space of the scores, as `srd_onnx.engine.seed.of_class` emits them.
 
     Args:
         scores: [N, K].

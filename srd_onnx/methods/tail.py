@@ -8,17 +8,17 @@ import numpy as np
 import onnxruntime
 from onnx import ModelProto
 
-from srd_onnx.assemble import Part, exposed, part_of, pruned, tensor_info
-from srd_onnx.engine import Case, of_batch
+from srd_onnx.engine.assemble import Part, exposed, part_of, pruned, tensor_info
+from srd_onnx.engine.compiling import Case, of_batch
+from srd_onnx.engine.plan import Plan
 from srd_onnx.errors import SrdOnnxError, UnsupportedCaseError
-from srd_onnx.ir import Array, Graph, Value
+from srd_onnx.graph.ir import Array, Graph, Value
+from srd_onnx.graph.roles import Role
+from srd_onnx.graph.walk import captured
 from srd_onnx.methods.layer import Layer, Turn, turn_of
 from srd_onnx.methods.scoring import Scored, Scorer, joined, rows_at_once, told
-from srd_onnx.plan import Plan
-from srd_onnx.roles import Role
-from srd_onnx.runtime import make_session, run
+from srd_onnx.ort.runtime import make_session, run
 from srd_onnx.subject import Subject
-from srd_onnx.walk import captured
 
 
 def tail_of(forward: ModelProto, graph: Graph, start: Value, outputs: Sequence[Value]) -> Part:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from srd_onnx.ir import Array
+from srd_onnx.graph.ir import Array
 from srd_onnx.metrics.metric import Explained, Probe
 
 T = TypeVar("T")

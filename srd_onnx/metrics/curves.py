@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srd_onnx.errors import OptionError
-from srd_onnx.ir import Array
+from srd_onnx.graph.ir import Array
 from srd_onnx.metrics.changes import (
     BASELINES,
     OUTCOMES,

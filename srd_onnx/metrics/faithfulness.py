@@ -6,7 +6,7 @@ from scipy.spatial.distance import cdist
 
 from srd_onnx.correlation import pearson
 from srd_onnx.errors import OptionError
-from srd_onnx.ir import Array
+from srd_onnx.graph.ir import Array
 from srd_onnx.metrics.changes import (
     BASELINES,
     OUTCOMES,

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array, csc_array
 from scipy.sparse.linalg import splu
 
-from srd_onnx.ir import Array
+from srd_onnx.graph.ir import Array
 
 WEIGHTS = {
     (dy, dx): 1 / 6 if dy == 0 or dx == 0 else 1 / 12

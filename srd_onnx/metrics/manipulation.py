@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srd_onnx.correlation import pearson
-from srd_onnx.ir import Array
+from srd_onnx.graph.ir import Array
 from srd_onnx.metrics.metric import Explained, Metric
 
 Real = NDArray[np.float64]

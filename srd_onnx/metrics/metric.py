@@ -7,7 +7,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from srd_onnx.ir import Array
+from srd_onnx.graph.ir import Array
 
 Family = Literal["localisation", "complexity", "faithfulness", "robustness", "randomisation", "axiomatic"]
 Need = Literal["mask", "grid"]

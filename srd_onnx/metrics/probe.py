@@ -9,9 +9,9 @@ from scipy.special import softmax
 
 from srd_onnx.errors import OptionError, ShapeError, UnknownTensorError
 from srd_onnx.explainer import Explainer
-from srd_onnx.forward import BATCH, Forward, cast_to, forward_of
-from srd_onnx.ir import Array
+from srd_onnx.graph.ir import Array
 from srd_onnx.metrics import randomised
+from srd_onnx.ort.forward import BATCH, Forward, cast_to, forward_of
 
 _MOST, _BYTES = 8, 512 << 20  # redrawn models that are kept: so many, and so many bytes of weights
 

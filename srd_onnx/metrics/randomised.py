@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from onnx import ModelProto, NodeProto, numpy_helper
 
-from srd_onnx.assemble import pruned
+from srd_onnx.engine.assemble import pruned
 from srd_onnx.errors import UnknownTensorError
 from srd_onnx.metrics.weights import Constants, Operand, array_of, constants_of, layers_of
 

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from srd_onnx.ir import Array
+from srd_onnx.graph.ir import Array
 from srd_onnx.metrics.changes import drawing, once
 from srd_onnx.metrics.metric import Explained, Metric
 

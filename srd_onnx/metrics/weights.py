@@ -9,7 +9,7 @@ import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from srd_onnx.errors import ExternalDataError
-from srd_onnx.ir import Array
+from srd_onnx.graph.ir import Array
 
 # By operator type, whatever its domain: the inputs that weigh what the others bring, and the biases beside them.
 _WEIGHTS: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]] = MappingProxyType(

@@ -1,0 +1,72 @@
+"""How far what enters at the boundary for a target is what enters for its rival, the class that scores best beside it.
+
+Below the boundary the ratios are the same for every class. So what enters there is all that tells the map of one class
+from that of another; comparing it costs one more pass over the head, and no second explanation.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from srd_onnx.correlation import pearson
+from srd_onnx.engine.plan import Plan
+from srd_onnx.engine.seed import elements
+from srd_onnx.graph.ir import Array, Value
+from srd_onnx.graph.roles import Role
+from srd_onnx.sharing.feeds import position_shape
+
+FEWEST = 8  # positions of the boundary: of fewer a correlation is high by chance too often
+
+
+@dataclass(frozen=True, eq=False)
+class Rival:
+    """The strongest other class of N inputs, int64 [N], and the likeness [N]: Pearson's correlation, or NaN."""
+
+    index: NDArray[np.int64]
+    likeness: NDArray[np.float64]
+
+    def of(self, row: int, label: Callable[[int], str | None]) -> dict[str, Any]:
+        """Of one input, as plain data; the likeness is None where it is NaN."""
+        index, found = int(self.index[row]), float(self.likeness[row])
+        return {"index": index, "label": label(index), "likeness": None if math.isnan(found) else found}
+
+
+def has_rival(plan: Plan) -> bool:
+    """Whether there are another class and enough positions to compare."""
+    positions = sum(int(np.prod(entered_value(plan, name).shape)) for name in plan.boundary) // plan.batch
+    return elements(plan.target, plan.batch) >= 2 and positions >= FEWEST
+
+
+def entered_value(plan: Plan, name: str) -> Value:
+    """Shape and type of what enters at a tensor of the boundary."""
+    value = plan.graph.values[name]
+    return Value("", plan.roles[name].position_shape(value), value.dtype)
+
+
+def by_item(plan: Plan, name: str, entered: Array) -> NDArray[np.float64]:
+    """What entered at a tensor of the boundary as [N, positions]; the batch may be any of its axes."""
+    roles = plan.roles[name].roles
+    grid = np.asarray(entered, np.float64).reshape(position_shape(plan, plan.graph.values[name]))
+    if Role.BATCH in roles:
+        grid = np.moveaxis(grid, roles.index(Role.BATCH), 0)
+    return np.asarray(grid.reshape(plan.batch, -1), np.float64)
+
+
+def likeness(plan: Plan, own: Mapping[str, Array], other: Mapping[str, Array]) -> NDArray[np.float64]:
+    """Pearson's correlation [N] over all positions of the boundary; NaN where one side is flat or not finite."""
+    a, b = (
+        np.concatenate([by_item(plan, name, side[name]) for name in plan.boundary], axis=1)
+        for side in (own, other)
+    )
+    return np.array([pearson(one, beside) for one, beside in zip(a, b, strict=True)])
+
+
+def strongest_other(scores: Array, chosen: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The class [N] that scores best in [N, K] beside the chosen one [N]."""
+    others = np.array(scores, np.float64)
+    others[np.arange(len(others)), chosen] = -np.inf
+    return np.asarray(others.argmax(axis=1), np.int64)

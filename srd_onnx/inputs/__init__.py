@@ -1,0 +1,1 @@
+"""From photos and arrays to what a model takes."""

@@ -1,0 +1,1 @@
+"""Looking inside a model: its layers, effective receptive fields, decisions layer by layer."""
