@@ -5,8 +5,9 @@ import numpy as np
 from graph_rules.broadcasting import back, broadcast, equally, one_of
 from graph_rules.powers import inverted
 from graph_rules.registry import cotangent, rule, varying
+from srd_onnx.engine.collapse import dot
 from srd_onnx.engine.emit import Emitter
-from srd_onnx.engine.rule import Flows
+from srd_onnx.engine.rule import Flows, Parts
 from srd_onnx.graph.ir import Node
 from srd_onnx.graph.roles import Axes, Roles
 
@@ -22,6 +23,19 @@ def _sum_vjp(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     return [back(emit, node, g, v) if v is not None and emit.varies(v) else None for v in node.inputs]
 
 
+def _sum_parts(emit: Emitter, node: Node) -> Parts | None:
+    """``<a, z>`` of all but one, which gets what they leave: ONNX Runtime may add it within its convolution."""
+    z, found = node.output(), varying(node, emit.roles)
+    if emit.masked or len(found) < 2 or any(node.input(i).shape != z.shape for i in found):
+        return None
+    rest = min(found, key=lambda i: (len(emit.readers[node.input(i).name]), -i))
+    products = [
+        dot(emit, z, node.input(i).name, z.name) if i in found and i != rest else None
+        for i in range(len(node.inputs))
+    ]
+    return Parts(products, rest)
+
+
 @rule(
     "Add",
     versions=(14,),
@@ -29,6 +43,7 @@ def _sum_vjp(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     routes=one_of(varying),
     spread=equally(varying),
     bias=_constant_part,
+    parts=_sum_parts,
 )
 def add(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``g`` to both. With expand and collapse: ``R_a = R_z <a, z> / |z|²`` (DESIGN.md, residual)."""
@@ -42,6 +57,7 @@ def add(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     routes=one_of(varying),
     spread=equally(varying),
     bias=_constant_part,
+    parts=_sum_parts,
 )
 def sum_of_many(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``g`` to every operand."""

@@ -1,5 +1,8 @@
 """Convolution, any rank, group, stride, dilation and padding."""
 
+import math
+
+from graph_rules.collapsed import by_phases
 from graph_rules.registry import cotangent, rule, second, to_first
 from graph_rules.taps import conv_taps
 from graph_rules.windows import (
@@ -66,6 +69,35 @@ def _taps(emit: Emitter, node: Node) -> Taps:
     return conv_taps(emit, node, _window(node), _weights(node))
 
 
+def _collapsed(emit: Emitter, node: Node, v: str, scale: str) -> str | None:
+    window = _window(node)
+    if math.prod(window.strides) == 1 or not emit.blocked(node.input(0)):
+        return None
+    wide = emit.scaled(v, node.output(), scale)
+    return by_phases(emit, node, _weights(node), node.attrs["group"], window, wide)
+
+
+def _anew(emit: Emitter, node: Node) -> str | None:
+    """A depthwise convolution costs no more than to keep what it computes, and to bring that into blocks again."""
+    x, v = node.input(0), node.output()
+    if v.name in emit.outputs or not emit.blocked(v) or not node.attrs["group"] == v.shape[1] == x.shape[1]:
+        return None
+    if len(emit.readers[v.name]) > 1:
+        return None
+    window, bias = _window(node), node.constant(2)
+    weights = [_weights(node)] + ([] if bias is None else [bias])
+    return emit(
+        "Conv",
+        x.name,
+        *map(emit.const, weights),
+        group=node.attrs["group"],
+        kernel_shape=list(window.kernel),
+        strides=list(window.strides),
+        dilations=list(window.dilations),
+        pads=[*window.begins, *window.ends],
+    )
+
+
 @rule(
     "Conv",
     versions=(11, 22),
@@ -75,6 +107,8 @@ def _taps(emit: Emitter, node: Node) -> Taps:
     bias=_bias,
     lossy=_lossy,
     taps=_taps,
+    collapsed=_collapsed,
+    anew=_anew,
     replay=again,
     weights=second,
 )

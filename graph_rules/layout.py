@@ -4,8 +4,9 @@ import numpy as np
 
 from graph_rules.registry import always, cotangent, moved, rule, same, through, to_first, varying
 from srd_onnx.apop.replay import again
+from srd_onnx.engine.collapse import dot
 from srd_onnx.engine.emit import Emitter
-from srd_onnx.engine.rule import Flows
+from srd_onnx.engine.rule import Flows, Parts
 from srd_onnx.graph.ir import Node, Value
 from srd_onnx.graph.roles import Axes, Role, Roles
 
@@ -204,6 +205,19 @@ def _concat_spread(emit: Emitter, node: Node, shares: Flows) -> Flows:
     return [part if i in carriers else None for i in range(len(node.inputs))]
 
 
+def _concat_products(emit: Emitter, node: Node) -> Parts | None:
+    """``|a|²`` of each operand; together they are ``|z|²``."""
+    y, carriers = node.output(), varying(node, emit.roles)
+    if emit.masked or _concat_axis(node) not in emit.axes(y).channels or not y.is_float:
+        return None
+    products = [
+        dot(emit, v, v.name, v.name) if v is not None and i in carriers else None
+        for i, v in enumerate(node.inputs)
+    ]
+    found = [one for one in products if one is not None]
+    return Parts(products, norm=emit.sum(found) if len(found) == len(products) else None)
+
+
 def _constant_operands(emit: Emitter, node: Node) -> str | None:
     y = node.output()
     if all(emit.varies(v) for v in node.inputs):
@@ -226,6 +240,7 @@ def _has_constant_operand(node: Node) -> bool:
     spread=_concat_spread,
     bias=_constant_operands,
     lossy=_has_constant_operand,
+    parts=_concat_products,
 )
 def concat(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """Each operand its slice of ``g``. Along channels, with expand and collapse: ``R_a = R_z |a|² / |z|²``."""

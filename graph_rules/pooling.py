@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from graph_rules.collapsed import of_winners
 from graph_rules.registry import cotangent, never, rule, to_first
 from graph_rules.taps import average_taps, winner_taps
 from graph_rules.windows import (
@@ -74,6 +75,10 @@ def _winner_taps(emit: Emitter, node: Node) -> Taps:
     return winner_taps(emit, node, pool_window(node))
 
 
+def _collapsed_winners(emit: Emitter, node: Node, _m: str, scale: str) -> str | None:
+    return of_winners(emit, node, pool_window(node), scale)
+
+
 @rule(
     "MaxPool",
     versions=(12, 22),
@@ -83,6 +88,7 @@ def _winner_taps(emit: Emitter, node: Node) -> Taps:
     lossy=_lossy,
     nonlinear=True,
     taps=_winner_taps,
+    collapsed=_collapsed_winners,
 )
 def max_pool(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """Each output's ``g`` to its winner, the first one in a tie; overlapping windows add up."""

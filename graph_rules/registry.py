@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from srd_onnx.engine.emit import Emitter
-from srd_onnx.engine.rule import Flows, Rule, Taps
+from srd_onnx.engine.rule import Flows, Parts, Rule, Taps
 from srd_onnx.graph.ir import Node, OpKey, Value
 from srd_onnx.graph.roles import Axes, Gate, Roles, is_quantised
 
@@ -125,6 +125,9 @@ def rule(
     taps: Callable[[Emitter, Node], Taps | None] | None = None,
     far: bool = False,
     replay: Callable[[Emitter, Node, Flows], Flows | None] | None = None,
+    parts: Callable[[Emitter, Node], Parts | None] | None = None,
+    collapsed: Callable[[Emitter, Node, str, str], str | None] | None = None,
+    anew: Callable[[Emitter, Node], str | None] | None = None,
     active: Callable[[Emitter, Node], str | None] | None = None,
     weights: Callable[[Node], int | None] | None = None,
     table: dict[OpKey, Rule] = RULES,
@@ -152,6 +155,9 @@ def rule(
             taps,
             far,
             replay,
+            parts,
+            collapsed,
+            anew,
             active,
             weights,
         )

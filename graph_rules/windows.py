@@ -157,14 +157,15 @@ def transposed(emit: Emitter, flow: str, weights: Array, group: int, window: Win
     return _conv_transpose(emit, flow, weights, group, window)
 
 
-def _swapped(weights: Array, group: int) -> Array:
-    """[M, C/g, *k] to [C, M/g, *k]: the roles of the two channel axes exchanged inside each group."""
+def swapped(weights: Array, group: int) -> Array:
+    """Weights [M, C/g, *k] to [C, M/g, *k]: the roles of the two channel axes exchanged inside each group."""
     grouped = weights.reshape(group, weights.shape[0] // group, *weights.shape[1:])
     swapped = np.swapaxes(grouped, 1, 2)
     return swapped.reshape(-1, *swapped.shape[2:])
 
 
-def _flipped(weights: Array) -> Array:
+def flipped(weights: Array) -> Array:
+    """Weights, their taps in the opposite order along every axis."""
     return np.ascontiguousarray(np.flip(weights, axis=tuple(range(2, weights.ndim))))
 
 
@@ -172,10 +173,10 @@ def _stride_one(emit: Emitter, flow: str, weights: Array, group: int, window: Wi
     reach = [(k - 1) * d for k, d in zip(window.kernel, window.dilations, strict=True)]
     begins = [r - b for r, b in zip(reach, window.begins, strict=True)]
     ends = [s + b - o for s, b, o in zip(window.source, window.begins, window.result, strict=True)]
-    return _convolved(emit, flow, _flipped(_swapped(weights, group)), group, window.dilations, begins, ends)
+    return convolved(emit, flow, flipped(swapped(weights, group)), group, window.dilations, begins, ends)
 
 
-def _convolved(
+def convolved(
     emit: Emitter,
     flow: str,
     weights: Array,
@@ -209,7 +210,7 @@ def _by_phases(emit: Emitter, flow: str, weights: Array, group: int, window: Win
     rank, strides = len(window.kernel), window.strides
     taps = [math.ceil(k / s) for k, s in zip(window.kernel, strides, strict=True)]
     spare = [m * s - k for m, s, k in zip(taps, strides, window.kernel, strict=True)]
-    padded = np.pad(_swapped(weights, group), [(0, 0), (0, 0), *[(0, p) for p in spare]])
+    padded = np.pad(swapped(weights, group), [(0, 0), (0, 0), *[(0, p) for p in spare]])
     # [C, M/g, m1, s1, m2, s2, ...] -> [C, s1, s2, ..., M/g, m1, m2, ...] -> [C·Πs, M/g, m1, m2, ...]
     split = padded.reshape(
         *padded.shape[:2], *[n for m, s in zip(taps, strides, strict=True) for n in (m, s)]
@@ -219,7 +220,7 @@ def _by_phases(emit: Emitter, flow: str, weights: Array, group: int, window: Win
     cells = [math.ceil((b + n) / s) for b, n, s in zip(window.begins, window.source, strides, strict=True)]
     begins = [m - 1 for m in taps]
     ends = [q - o for q, o in zip(cells, window.result, strict=True)]
-    wide = _convolved(emit, flow, _flipped(phased), group, [1] * rank, begins, ends)
+    wide = convolved(emit, flow, flipped(phased), group, [1] * rank, begins, ends)
     full = _interleaved(emit, wide, strides, cells)
     stops = [b + n for b, n in zip(window.begins, window.source, strict=True)]
     if not any(window.begins) and stops == [q * s for q, s in zip(cells, strides, strict=True)]:

@@ -23,7 +23,7 @@ SINGLE = 1e-5  # single against double precision, relative to the largest number
 
 
 def check_against_definition(
-    case: Case, rules: RuleTable, bias: Bias = "distribute", *, zero: bool = False
+    case: Case, rules: RuleTable, bias: Bias = "distribute", *, zero: bool = False, plain: bool = True
 ) -> None:
     """Position form: what the engine emits for this node is what the definition says, and so is what it books."""
     b = bench(case, rules, zero=zero)
@@ -33,7 +33,7 @@ def check_against_definition(
     routed = b.rule.routes(b.node, b.roles)
     expected = share_positions(ORACLES[case.op], case.attrs, operands, layouts, shares, bias, routed=routed)
     assert expected.most_feeds <= 1 or not routed, "it claims to route, but several positions feed one"
-    emitted = emitted_position(b, shares, bias)
+    emitted = emitted_position(b, shares, bias, plain=plain)
     results = emitted(b.feeds | given(shares))
     got, booked = results[: len(case.inputs)], results[len(case.inputs) :]
     wanted = merged(case, expected.flows)

@@ -18,8 +18,8 @@ from onnx import ModelProto, NodeProto, helper
 from onnx.backend.test.case.node import collect_testcases
 
 from graph_rules.registry import carries
-from srd_onnx.engine.backward import biases
 from srd_onnx.engine.emit import Emitter
+from srd_onnx.engine.mixing import biases
 from srd_onnx.engine.rule import RuleTable
 from srd_onnx.errors import LayoutError, OpsetError, UnsupportedCaseError
 from srd_onnx.graph.ir import Value

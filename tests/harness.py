@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from onnx import ModelProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from srd_onnx.engine.backward import _Pass, biases
+from srd_onnx.engine.backward import _Pass
 from srd_onnx.engine.emit import Emitter
+from srd_onnx.engine.mixing import biases
 from srd_onnx.engine.options import Bias, Options
 from srd_onnx.engine.plan import Step
 from srd_onnx.engine.rule import Rule, RuleTable
@@ -56,9 +57,9 @@ class Bench:
         assert array is not None
         return array
 
-    def emitter(self, *, tangent: bool = False) -> Emitter:
+    def emitter(self, *, tangent: bool = False, plain: bool = True) -> Emitter:
         masked = any(isinstance(spec, Var) and spec.masked for spec in self.case.inputs) or None
-        return Emitter(self.graph, self.roles, tangent=tangent, masked=masked)
+        return Emitter(self.graph, self.roles, tangent=tangent, masked=masked, plain=plain)
 
     def noise(self, what: str, shape: Sequence[int], dtype: np.dtype[Any] | None = None) -> Array:
         """Random numbers that depend on nothing but the case's name and `what`."""
@@ -261,7 +262,7 @@ def emitted_bias(b: Bench) -> Emitted:
     return assembled(b, emit, {}, [(bias, None) if bias else None for bias in parts])
 
 
-def emitted_position(b: Bench, shares: Sequence[Any], bias: Bias) -> Emitted:
+def emitted_position(b: Bench, shares: Sequence[Any], bias: Bias, *, plain: bool = True) -> Emitted:
     """What the engine emits for this node in position form: a flow per operand, then one ledger column per booking."""
     node, rule = b.node, b.rule
     carriers = rule.carriers(node, b.roles)
@@ -269,7 +270,7 @@ def emitted_position(b: Bench, shares: Sequence[Any], bias: Bias) -> Emitted:
     first = node.output()
     # All that a crossing asks of the plan.
     plan: Any = SimpleNamespace(shares=frozenset(b.graph.values), options=Options(bias=bias))
-    emit = b.emitter()
+    emit = b.emitter(plain=plain)
     crossing = _Pass(plan, emit)
     for i, (value, share) in enumerate(zip(node.outputs, shares, strict=False)):
         if value is not None and share is not None:

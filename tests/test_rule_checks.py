@@ -9,8 +9,8 @@ import pytest
 from onnx import helper
 
 from graph_rules import RULES
-from srd_onnx.engine.backward import biases
 from srd_onnx.engine.emit import Emitter
+from srd_onnx.engine.mixing import biases
 from srd_onnx.engine.rule import Flows, Rule
 from srd_onnx.graph.ir import Node, OpKey
 from tests import checks

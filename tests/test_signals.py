@@ -12,8 +12,8 @@ from onnx.helper import make_node as make
 
 from graph_rules import RULES
 from srd_onnx import Explainer
-from srd_onnx.engine.backward import biases
 from srd_onnx.engine.emit import Emitter
+from srd_onnx.engine.mixing import biases
 from srd_onnx.errors import UnsupportedCaseError
 from srd_onnx.graph.roles import Axes, parse_layout, propagate
 from srd_onnx.graph.walk import walk

@@ -15,8 +15,8 @@ import onnx
 from onnx import GraphProto, NodeProto, helper, numpy_helper
 
 from srd_onnx.engine.assemble import tensor_info
-from srd_onnx.engine.backward import biases
 from srd_onnx.engine.emit import Emitter
+from srd_onnx.engine.mixing import biases
 from srd_onnx.engine.rule import Flows, Rule, RuleTable
 from srd_onnx.errors import UnsupportedOpError
 from srd_onnx.graph.ir import Node, Value

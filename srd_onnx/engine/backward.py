@@ -11,15 +11,14 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
-from srd_onnx.engine.collapse import collapse, dot
+from srd_onnx.engine.collapse import collapse
 from srd_onnx.engine.emit import Emitter
 from srd_onnx.engine.focus import BOOKED, finished
+from srd_onnx.engine.mixing import biases, mixed
 from srd_onnx.engine.plan import Plan, Step
-from srd_onnx.engine.rule import Flows, Rule
+from srd_onnx.engine.rule import Flows
 from srd_onnx.engine.seed import Seeded, along_direction, of_class
-from srd_onnx.graph.ir import Node, Value
+from srd_onnx.graph.ir import Value
 from srd_onnx.graph.roles import Role
 
 
@@ -120,7 +119,7 @@ def build_rival(plan: Plan, emit: Emitter) -> Head:
     return _Pass(plan, emit, rival=True).head(free=False)
 
 
-def build(plan: Plan, *, tangent: bool = False, free: bool = False) -> Backward:
+def build(plan: Plan, *, tangent: bool = False, free: bool = False, plain: bool = False) -> Backward:
     """Emit the backward pass of a plan.
 
     Args:
@@ -128,13 +127,14 @@ def build(plan: Plan, *, tangent: bool = False, free: bool = False) -> Backward:
         tangent: the true derivative instead of the map with the activation pattern held fixed; it goes through gates
             if the plan was made for it too.
         free: seed with the input `direction` instead of the index in the input `target`.
+        plain: as the definition is written, not by what is cheaper.
 
     Raises:
         UnsupportedOpError: if the plan has gaps.
         UnsupportedCaseError: if a rule does not cover this use of its operator.
     """
     plan.require_complete()
-    emit = Emitter(plan.graph, plan.roles, tangent=tangent or plan.tangent)
+    emit = Emitter(plan.graph, plan.roles, tangent=tangent or plan.tangent, plain=plain)
     made = _Pass(plan, emit).run(free=free)
     finer = [_Pass(one, emit).run(free=free).relevance for one in plan.focus]
     relevance, ledger = {}, list(made.ledger)
@@ -267,30 +267,9 @@ class _Pass:
         return flows
 
     def _mixed(self, step: Step, shares: Sequence[str | None]) -> Sequence[str | None]:
-        """Expand, VJP, collapse; then the share of the bias and of PFVs that are zero, which no ratio directs."""
+        """What sharing ratios direct; then the share of the bias and of PFVs that are zero, which none directs."""
         emit, node = self.emit, step.node
-        expanded: list[str | None] = []
-        undirected: list[str | None] = []
-        for value, share, bias in zip(node.outputs, shares, biases(emit, step.rule, node), strict=True):
-            if value is None or share is None:
-                expanded.append(None)
-                undirected.append(None)
-                continue
-            norm = dot(emit, value, value.name, value.name)
-            floor = emit("Max", norm, emit.like(value, tiny(value)))
-            scale = emit("Div", share, floor)
-            expanded.append(emit("Mul", value.name, scale))
-            rest = emit("Mul", scale, emit("Sub", floor, norm))
-            if bias is not None:
-                rest = emit("Add", rest, emit("Mul", scale, dot(emit, value, bias, value.name)))
-            undirected.append(rest)
-        back = step.rule.vjp(emit, node, expanded)
-        flows = [
-            collapse(emit, value, flow)
-            if value is not None and flow is not None and i in step.carriers
-            else None
-            for i, (value, flow) in enumerate(zip(node.inputs, back, strict=True))
-        ]
+        flows, undirected = mixed(emit, step, shares)
         if self.plan.options.bias == "ledger":
             for value, left in zip(node.outputs, undirected, strict=True):
                 if value is not None and left is not None:
@@ -345,18 +324,6 @@ def map_of(plan: Plan, source: Value) -> Value:
     return Value("", relevance_shape(plan, source), source.dtype if source.is_float else plan.target.dtype)
 
 
-def biases(emit: Emitter, rule: Rule, node: Node) -> Flows:
-    """The part of each output of a node that comes from no input."""
-    found = rule.bias(emit, node)
-    return [found] * len(node.outputs) if found is None or isinstance(found, str) else found
-
-
 def label(step: Step) -> str:
     """The original name of the node that something is booked against."""
     return step.node.origins[0]
-
-
-def tiny(value: Value) -> float:
-    """Below this squared norm a PFV counts as zero: far below any real activation, safely above underflow."""
-    smallest = float(np.finfo(value.dtype).tiny)
-    return smallest * 1e8 if value.dtype.itemsize >= 4 else smallest

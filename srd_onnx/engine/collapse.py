@@ -11,7 +11,7 @@ from srd_onnx.graph.roles import Role
 
 def dot(emit: Emitter, value: Value, a: str, b: str) -> str:
     """Inner product over the channel axes of `value`, channel axes kept with size 1."""
-    return emit.over_channels(emit("Mul", a, b), value)
+    return emit.along(a, value, b)
 
 
 def collapse(emit: Emitter, value: Value, cotangent: str) -> str:

@@ -82,6 +82,7 @@ class Case:
         explained: the tensor that is explained, see `make_plan`.
         free: seed with a direction instead of an index.
         tangent: the true derivative instead of the map with the activation pattern held fixed.
+        plain: emit the backward pass as the definition is written, not by what is cheaper.
         rival: compare what enters at the boundary with what enters for the strongest other class.
     """
 
@@ -91,6 +92,7 @@ class Case:
     explained: str | None = None
     free: bool = False
     tangent: bool = False
+    plain: bool = False
     rival: bool = True
 
 
@@ -123,7 +125,7 @@ def compile_model(
         SrdOnnxError: whatever keeps the model from being explained, before any of it runs.
     """
     forward, plan = plan_for(model, case, rules, expansions)
-    backward = build(plan, free=case.free)
+    backward = build(plan, free=case.free, plain=case.plain)
     seeded = backward.seeded
     batch, dtype = seeded.shape[0], seeded.dtype
     outputs = relevance_outputs(plan, backward) | {

@@ -14,6 +14,7 @@ from srd_onnx.graph.roles import Axes, Role, Roles
 
 FORWARD_NODE = "srd.forward_node"
 RULE = "srd.rule"
+BLOCK = 16  # channels: ONNX Runtime's blocks are of 8 or 16
 
 
 class Emitter:
@@ -26,10 +27,12 @@ class Emitter:
         roles: axes of every forward tensor that depends on the input.
         tangent: true for the true derivative, false for the map with the activation pattern held fixed.
         prefix: of the names of what it makes.
+        plain: every node by its VJP, as the definition is written; not by what is cheaper (docs/speed.md).
         masked: numbers may be infinite where nothing flows (scores under a mask); by default where a constant of the
             graph is, or a sum of few such constants would be.
         forward: every tensor of the forward graph, constants included, by name.
         readers: the forward nodes that read a tensor, by its name.
+        producers: the forward node that computes a tensor, by its name.
         outputs: names of the outputs of the forward graph.
         opset: of the forward graph, and of what is emitted.
     """
@@ -41,14 +44,17 @@ class Emitter:
         *,
         tangent: bool = False,
         masked: bool | None = None,
+        plain: bool = False,
         prefix: str = "srd",
     ) -> None:
         self._prefix = prefix
         self.roles = roles
         self.tangent = tangent
+        self.plain = plain
         self.masked = graph.masked if masked is None else masked
         self.nodes: list[NodeProto] = []
         self.initializers: list[TensorProto] = []
+        self._arrays: dict[str, Array] = {}
         self._repeated: dict[str, tuple[str, tuple[int, ...]]] = {}
         self.forward = {v.name: v for node in graph.nodes for v in node.inputs if v} | graph.values
         self.readers: dict[str, list[Node]] = {}
@@ -56,6 +62,7 @@ class Emitter:
             for value in node.inputs:
                 if value is not None:
                     self.readers.setdefault(value.name, []).append(node)
+        self.producers = graph.producers
         self.outputs = frozenset(value.name for value in graph.outputs)
         self.opset = graph.opset
         self._taken = set(self.forward)
@@ -105,6 +112,7 @@ class Emitter:
         if key not in self._made:
             name = self.fresh("const")
             self.initializers.append(numpy_helper.from_array(array, name))
+            self._arrays[name] = array
             self._made[key] = (name,)
         return self._made[key][0]
 
@@ -127,6 +135,21 @@ class Emitter:
     def axes(self, value: Value) -> Axes:
         """The roles of a forward tensor's axes."""
         return self.roles[value.name]
+
+    def blocked(self, value: Value) -> bool:
+        """Whether ONNX Runtime can keep a tensor in blocks of channels on a CPU, as it does behind convolutions.
+
+        Then a sum over channels and a factor for each position are better written as convolutions with ones, which
+        stay in that layout; anything else has to be brought out of it and back.
+        """
+        return (
+            not self.plain
+            and value.rank == 4
+            and value.dtype == np.float32
+            and value.shape[1] % BLOCK == 0
+            and math.prod(value.shape[2:]) > 1
+            and self.axes(value).channels == (1,)
+        )
 
     # The few sums and products that rules and engine share.
 
@@ -186,7 +209,22 @@ class Emitter:
         if not channels or 0 in value.shape or channels[-1] - channels[0] >= len(channels):
             return self.total(tensor, channels)
         count = math.prod(value.shape[axis] for axis in channels)
+        if self.blocked(value):
+            return self("Conv", tensor, self.const(np.ones((1, count, 1, 1), value.dtype)))
         return self.weighted_sum(tensor, value.shape, channels, np.ones(count, value.dtype))
+
+    def along(self, tensor: str, value: Value, vector: str) -> str:
+        """The inner product, over the channels of `value`, of a tensor shaped like it with another that fits it."""
+        array = self._arrays.get(vector)
+        if array is not None and self.blocked(value) and array.shape == (1, value.shape[1], 1, 1):
+            return self("Conv", tensor, vector)
+        return self.over_channels(self("Mul", tensor, vector), value)
+
+    def scaled(self, tensor: str, value: Value, factors: str) -> str:
+        """A tensor shaped like `value`, each position times its factor, [N, 1, *positions]."""
+        if self.blocked(value):
+            factors = self("Conv", factors, self.const(np.ones((value.shape[1], 1, 1, 1), value.dtype)))
+        return self("Mul", tensor, factors)
 
     def per_item(self, tensor: str, value: Value) -> str:
         """The sum over all axes but the batch, [N]; `tensor` has the axes of `value`. [1] where none is the batch."""

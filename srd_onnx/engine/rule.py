@@ -36,6 +36,21 @@ class Taps:
 
 
 @dataclass(frozen=True)
+class Parts:
+    """What each operand contributes to each output position, along the output's own direction.
+
+    Attributes:
+        products: of each input <v̂_{i->j}, v_j>, one number per position [N, 1, *positions]; None where nothing flows.
+        rest: the index of one more input that relevance goes to: what the others leave is its own.
+        norm: ‖v_j‖², where they add up to it.
+    """
+
+    products: Flows
+    rest: int | None = None
+    norm: str | None = None
+
+
+@dataclass(frozen=True)
 class Rule:
     """Everything the engine knows about one operator.
 
@@ -62,6 +77,11 @@ class Rule:
         replay: emits the outputs under the fixed pattern for new operands (names where an input carries, None where it
             stays what it is in the pattern run), the bias included. None, as also its result may be where it covers
             only some uses: the engine transposes the VJP, see `srd_onnx.apop.replay`.
+        parts: emits what each operand contributes, where outputs and operands have the same positions; None where
+            the VJP has to tell.
+        collapsed: emits ``<x_i, (VJP g)_i>`` for the only carrier and ``g = v s``, s being a factor for each output
+            position and v the output, where that is cheaper without the VJP; None where it is not.
+        anew: emits the output again, where that is cheaper than to bring it out of the forward pass; None where not.
         active: of a rectifier, emits where its neurons are active (bool, shaped like the output); None where this use
             of the operator is none.
         weights: of a sum of products, such as a convolution, which input its weights are where they are constant: each
@@ -83,6 +103,9 @@ class Rule:
     taps: Callable[[Emitter, Node], Taps | None] | None
     far: bool
     replay: Callable[[Emitter, Node, Flows], Flows | None] | None
+    parts: Callable[[Emitter, Node], Parts | None] | None
+    collapsed: Callable[[Emitter, Node, str, str], str | None] | None
+    anew: Callable[[Emitter, Node], str | None] | None
     active: Callable[[Emitter, Node], str | None] | None
     weights: Callable[[Node], int | None] | None
 

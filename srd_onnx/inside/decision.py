@@ -20,9 +20,9 @@ import numpy as np
 import onnxruntime
 
 from srd_onnx.engine.assemble import with_outputs
-from srd_onnx.engine.backward import biases, tiny
 from srd_onnx.engine.collapse import dot
 from srd_onnx.engine.emit import Emitter
+from srd_onnx.engine.mixing import biases, tiny
 from srd_onnx.engine.plan import Plan, Step
 from srd_onnx.explanation import Explanation
 from srd_onnx.files import atomic_write_all, to_json, to_npz

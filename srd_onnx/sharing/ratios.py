@@ -14,9 +14,10 @@ import onnxruntime
 from onnx import ModelProto, helper
 
 from srd_onnx.engine.assemble import with_outputs
-from srd_onnx.engine.backward import biases, label, tiny
+from srd_onnx.engine.backward import label
 from srd_onnx.engine.collapse import collapse, dot
 from srd_onnx.engine.emit import Emitter
+from srd_onnx.engine.mixing import biases, tiny
 from srd_onnx.engine.plan import Plan, Step
 from srd_onnx.engine.rule import Taps
 from srd_onnx.graph.ir import Array, Value

@@ -1,0 +1,129 @@
+"""What is emitted where a rule knows something cheaper than its VJP: the same numbers, case by case and on models."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from graph_rules import EXPANSIONS, RULES
+from srd_onnx.engine.compiling import compile_model, explanation_session, run_explanation
+from srd_onnx.engine.emit import Emitter
+from srd_onnx.engine.options import PRESETS, Bias
+from srd_onnx.engine.rule import Parts, RuleTable
+from srd_onnx.explainer import Explainer
+from srd_onnx.graph.ir import Array, Node, OpKey, Value
+from srd_onnx.ort.runtime import CPU
+from tests import checks
+from tests.cases import CASES, Case
+from tests.harness import bench, emitted_position
+
+# Cases are small, and in double precision: there channels are in blocks if they could be in a larger tensor.
+IN_BLOCKS = [case for case in CASES if case.no_pattern is None]
+CASES_OF = {op: [c for c in IN_BLOCKS if c.op == op] for op in ("Add", "Sum", "Concat", "Conv", "MaxPool")}
+
+
+@pytest.fixture
+def blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    def blocked(emit: Emitter, value: Value) -> bool:
+        return not emit.plain and value.rank == 4 and value.is_float and emit.axes(value).channels == (1,)
+
+    monkeypatch.setattr(Emitter, "blocked", blocked)
+
+
+def cheaper(case: Case) -> bool:
+    """Whether something else than the VJP, expanded and collapsed, is emitted."""
+    b = bench(case, RULES)
+    made = [emitted_position(b, b.shares(), "distribute", plain=plain).emit.nodes for plain in (True, False)]
+    return [n.op_type for n in made[0]] != [n.op_type for n in made[1]]
+
+
+@pytest.mark.usefixtures("blocks")
+@pytest.mark.parametrize("bias", ["distribute", "ledger"])
+@pytest.mark.parametrize("zero", [False, True])
+@pytest.mark.parametrize("case", IN_BLOCKS, ids=str)
+def test_what_is_cheaper_is_the_definition(case: Case, bias: Bias, zero: bool) -> None:
+    if zero and case.op in ("DequantizeLinear", "DynamicQuantizeLinear"):
+        return
+    checks.check_against_definition(case, RULES, bias, zero=zero, plain=False)
+
+
+@pytest.mark.usefixtures("blocks")
+@pytest.mark.parametrize("op", CASES_OF)
+def test_there_are_cases_of_each(op: str) -> None:
+    assert any(cheaper(case) for case in CASES_OF[op])
+
+
+def wrong_parts(right: Callable[[Emitter, Node], Parts | None]) -> Callable[[Emitter, Node], Parts | None]:
+    def wrong(emit: Emitter, node: Node) -> Parts | None:
+        found = right(emit, node)
+        if found is None:
+            return None
+        off = emit("CastLike", emit.const(1.001), node.output().name)
+        return replace(found, products=[emit("Mul", one, off) if one else None for one in found.products])
+
+    return wrong
+
+
+def off(right: Callable[..., str | None]) -> Callable[..., str | None]:
+    def wrong(emit: Emitter, node: Node, *names: str) -> str | None:
+        found = right(emit, node, *names)
+        return found and emit("Mul", found, emit("CastLike", emit.const(1.001), node.output().name))
+
+    return wrong
+
+
+@pytest.mark.usefixtures("blocks")
+@pytest.mark.parametrize(
+    ("op", "hook", "spoil"),
+    [
+        ("Add", "parts", wrong_parts),
+        ("Sum", "parts", wrong_parts),
+        ("Concat", "parts", wrong_parts),
+        ("Conv", "collapsed", off),
+        ("MaxPool", "collapsed", off),
+    ],
+)
+def test_the_definition_notices_a_wrong_one(op: str, hook: str, spoil: Any) -> None:
+    key = OpKey("", op, CASES_OF[op][0].since)
+    rules = RULES | {key: replace(RULES[key], **{hook: spoil(getattr(RULES[key], hook))})}
+    with pytest.raises(AssertionError, match="Not equal to tolerance"):
+        check_all(CASES_OF[op], rules)
+
+
+def check_all(cases: list[Case], rules: RuleTable) -> None:
+    for case in cases:
+        checks.check_against_definition(case, rules, plain=False)
+
+
+def of(explainer: Explainer, x: Array, rules: RuleTable = RULES, *, plain: bool) -> Array:
+    case = replace(explainer.case(explainer.shown_shapes()), plain=plain, rival=False)
+    compiled = compile_model(explainer.model.proto, case, rules, EXPANSIONS)
+    session = explanation_session(compiled, [CPU], 2)
+    result = run_explanation(session, compiled, {explainer.ports[0].name: x}, np.full(len(x), -1, np.int64))
+    return next(iter(result.relevance.values()))
+
+
+def noise(explainer: Explainer) -> Array:
+    return np.random.default_rng(0).standard_normal(explainer.input_shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("name", ["squeezenet11", "efficientnet_lite0"])
+def test_on_the_models_that_ship_it_is_the_plain_one(name: str, preset: str) -> None:
+    explainer = Explainer(name, preset=preset, providers="cpu")
+    x = noise(explainer)
+    want, got = of(explainer, x, plain=True), of(explainer, x, plain=False)
+    np.testing.assert_allclose(got, want, rtol=0, atol=1e-5 * np.abs(want).max())
+
+
+def test_on_a_model_something_wrong_is_noticed() -> None:
+    explainer = Explainer("efficientnet_lite0", preset="paper", providers="cpu")
+    x, wrong = noise(explainer), dict(RULES)
+    for key, right in RULES.items():
+        if key.op_type == "Conv":
+            assert right.anew is not None
+            wrong[key] = replace(right, anew=off(right.anew))
+    want, got = of(explainer, x, plain=True), of(explainer, x, wrong, plain=False)
+    assert np.abs(got - want).max() > 1e-4 * np.abs(want).max()
