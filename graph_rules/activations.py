@@ -5,6 +5,7 @@ Each acts on a position alone, so SRD passes R unchanged.
 
 import numpy as np
 
+from graph_rules.blocks import above, below, comparable, scaled_by
 from graph_rules.broadcasting import back, broadcast, equally
 from graph_rules.frozen import elementwise, positive, rectifier, scaled
 from graph_rules.registry import activation, always, cotangent, gate, nothing, rule, to_first, varying
@@ -17,9 +18,11 @@ from srd_onnx.graph.roles import Axes, Gate, Roles
 @rectifier("Relu", versions=(14,), roles=activation)
 def relu(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``g * (y > 0)``: read off the output, so that the preactivation need not be kept. Zero is inactive."""
-    y = node.output()
+    y, g = node.output(), cotangent(cotangents, node)
+    if emit.blocked(y):
+        return scaled(emit, node, cotangents, above(emit, y.name, y))
     zero = emit.like(y, 0.0)
-    return to_first(node, emit("Where", emit("Greater", y.name, zero), cotangent(cotangents, node), zero))
+    return to_first(node, emit("Where", emit("Greater", y.name, zero), g, zero))
 
 
 @rectifier("LeakyRelu", versions=(16,), roles=activation)
@@ -131,7 +134,27 @@ def _inside(emit: Emitter, node: Node) -> str | None:
     return tests[0] if tests else None
 
 
+def _in_blocks(emit: Emitter, node: Node) -> tuple[float, float, str, str] | None:
+    """Both bounds, and where the output is above and below them, as factors; None where it is not in blocks."""
+    y, low, high = node.output(), node.optional(1), node.optional(2)
+    if low is None or high is None or not emit.blocked(y):
+        return None
+    bounds = [node.constant(1), node.constant(2)]
+    if not all(bound is not None and comparable(bound) for bound in bounds):
+        return None
+    least, most = (float(np.asarray(bound).item()) for bound in bounds)
+    return least, most, above(emit, y.name, y, least), below(emit, y.name, y, most)
+
+
 def _clip_bias(emit: Emitter, node: Node) -> str | None:
+    if found := _in_blocks(emit, node):
+        # What is at a bound is that bound: b (1 - factor), and nothing of a bound that is 0.
+        parts = [
+            scaled_by(emit, factor, node.output(), -bound, bound)
+            for bound, factor in zip(found[:2], found[2:], strict=True)
+            if bound
+        ]
+        return emit.sum(parts) if parts else None
     inside = _inside(emit, node)
     y = node.output()
     return emit("Where", inside, emit.like(y, 0.0), y.name) if inside else None
@@ -146,6 +169,8 @@ def _clip_active(emit: Emitter, node: Node) -> str | None:
 @elementwise("Clip", versions=(13,), roles=_clip_gate, bias=_clip_bias, active=_clip_active)
 def clip(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``g * (min < v < max)``; a bound that is reached is a constant, that is a bias."""
+    if found := _in_blocks(emit, node):
+        return scaled(emit, node, cotangents, emit("Mul", *found[2:]))
     inside, g = _inside(emit, node), cotangent(cotangents, node)
     return to_first(node, emit("Where", inside, g, emit.like(node.input(0), 0.0)) if inside else g)
 

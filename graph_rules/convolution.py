@@ -1,8 +1,6 @@
 """Convolution, any rank, group, stride, dilation and padding."""
 
-import math
-
-from graph_rules.collapsed import by_phases
+from graph_rules.phases import in_phases, strided_collapsed, strided_vjp
 from graph_rules.registry import cotangent, rule, second, to_first
 from graph_rules.taps import conv_taps
 from graph_rules.windows import (
@@ -71,10 +69,10 @@ def _taps(emit: Emitter, node: Node) -> Taps:
 
 def _collapsed(emit: Emitter, node: Node, v: str, scale: str) -> str | None:
     window = _window(node)
-    if math.prod(window.strides) == 1 or not emit.blocked(node.input(0)):
+    if not in_phases(emit, node, window):
         return None
     wide = emit.scaled(v, node.output(), scale)
-    return by_phases(emit, node, _weights(node), node.attrs["group"], window, wide)
+    return strided_collapsed(emit, node, _weights(node), node.attrs["group"], window, wide)
 
 
 def _anew(emit: Emitter, node: Node) -> str | None:
@@ -114,5 +112,7 @@ def _anew(emit: Emitter, node: Node) -> str | None:
 )
 def conv(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``g_x[i] = Σ_{o,k: o s + k d - p = i} W_k^T g[o]``: the transposed convolution, weights constant."""
-    g = cotangent(cotangents, node)
-    return to_first(node, transposed(emit, g, _weights(node), node.attrs["group"], _window(node)))
+    g, window, group = cotangent(cotangents, node), _window(node), node.attrs["group"]
+    if in_phases(emit, node, window):
+        return to_first(node, strided_vjp(emit, node, _weights(node), group, window, g))
+    return to_first(node, transposed(emit, g, _weights(node), group, window))

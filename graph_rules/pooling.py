@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from graph_rules.collapsed import of_winners
+from graph_rules.phases import of_winners
 from graph_rules.registry import cotangent, never, rule, to_first
 from graph_rules.taps import average_taps, winner_taps
 from graph_rules.windows import (

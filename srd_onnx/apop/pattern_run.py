@@ -112,7 +112,7 @@ class _Replay:
 
     def __init__(self, plan: Plan, rules: RuleTable, pattern: Pattern) -> None:
         self.plan, self.pattern = plan, pattern
-        self.emit = Emitter(plan.graph, plan.roles, prefix="replay")
+        self.emit = Emitter(plan.graph, plan.roles, plain=True, prefix="replay")
         self.steps = {step.node.name: step for step in plan.steps}
         read = {step.node.input(i).name for step in plan.steps for i in step.carriers} | {plan.target.name}
         self.replayer = Replayer(self.emit, rules, frozenset(read), plan.target.dtype)

@@ -282,7 +282,8 @@ class _Pass:
 
     def _book_bias(self, step: Step, cotangents: Flows) -> None:
         for value, part in self._bias_parts(step, cotangents):
-            self._book(label(step), part, value)
+            small = self.emit.over_channels(part, value) if self.emit.blocked(value) else part
+            self._book(label(step), small, value)
 
     def _bias_parts(self, step: Step, cotangents: Flows) -> list[tuple[Value, str]]:
         """Of each output what its bias contributes to the target."""

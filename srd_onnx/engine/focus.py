@@ -69,15 +69,20 @@ def _focused(emit: Emitter, value: Value, coarse: str, fine: Sequence[str]) -> t
     zero, one = emit.like(value, 0.0), emit.like(value, 1.0)
     positive = _positive(emit, value, coarse)
     # Root by root: the product of small numbers would underflow.
-    part = emit.like(value, _POWER / (len(fine) + 1))
-    shared = emit("Pow", positive, part)
+    power = _POWER / (len(fine) + 1)
+    shared = _root(emit, value, positive, power)
     for tensor in fine:
-        shared = emit("Mul", shared, emit("Pow", _positive(emit, value, tensor), part))
+        shared = emit("Mul", shared, _root(emit, value, _positive(emit, value, tensor), power))
     total, whole = emit.total(shared, axes), emit.total(positive, axes)
     none = emit("Equal", total, zero)
     found = emit("Mul", shared, emit("Div", whole, emit("Where", none, one, total)))
     left = emit("Sub", emit.total(coarse, axes), emit("Where", none, zero, whole))
     return found, emit("Reshape", left, emit.ints([-1]))
+
+
+def _root(emit: Emitter, value: Value, tensor: str, power: float) -> str:
+    # Several times faster than Pow where it is the same.
+    return emit("Sqrt", tensor) if power == 0.5 else emit("Pow", tensor, emit.like(value, power))
 
 
 def _positive(emit: Emitter, value: Value, tensor: str) -> str:

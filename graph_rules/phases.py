@@ -1,0 +1,131 @@
+"""What sliding windows give to each input position, without the wide tensor that a VJP would make of it.
+
+Behind a stride the VJP is interleaved from its phases; here each phase is collapsed to one number per position first.
+And the winners of a maximum are found by comparisons that stay in ONNX Runtime's blocks of channels: its MaxPool with
+indices is many times slower than the one without.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from graph_rules.blocks import above, each_channel
+from graph_rules.windows import Window, convolved, flipped, swapped, transposed
+from srd_onnx.engine.emit import Emitter
+from srd_onnx.graph.ir import Array, Node, Value
+
+_MOST_TAPS = 16
+
+
+def in_phases(emit: Emitter, node: Node, window: Window) -> bool:
+    """Whether a strided window is better taken phase by phase: its input is in blocks, and it has so many of them."""
+    return (
+        emit.blocked(node.input(0))
+        and len(set(window.strides)) == 1
+        and window.strides[0] > 1
+        and set(window.dilations) == {1}
+    )
+
+
+def strided_vjp(emit: Emitter, node: Node, weights: Array, group: int, window: Window, flow: str) -> str:
+    """``Σ_k W_k^T g[o]`` at each input position: [N, M, *result] to [N, C, *source]."""
+    x, stride = node.input(0), window.strides[0]
+    cells = _cells(window)
+    zeros = emit.zeros([*x.shape[:2], *cells], x.dtype)
+    parts = [one or zeros for _, one in _phases(emit, weights, group, window, flow)]
+    full = emit("DepthToSpace", emit("Concat", *parts, axis=1), blocksize=stride, mode="DCR")
+    return _cut(emit, full, window, cells)
+
+
+def strided_collapsed(
+    emit: Emitter, node: Node, weights: Array, group: int, window: Window, flow: str
+) -> str:
+    """``<x_i, Σ_k W_k^T g[o]>``: [N, M, *result] to [N, 1, *source]."""
+    x, stride = node.input(0), window.strides[0]
+    cells = _cells(window)
+    zeros = emit.zeros([x.shape[0], 1, *cells], x.dtype)
+    found = []
+    for phase, part in _phases(emit, weights, group, window, flow):
+        here = None if part is None else emit("Mul", _phase_of(emit, x, phase, window, cells), part)
+        found.append(zeros if here is None else emit.over_channels(here, x))
+    full = emit("DepthToSpace", emit("Concat", *found, axis=1), blocksize=stride, mode="DCR")
+    return _cut(emit, full, window, cells)
+
+
+def _cells(window: Window) -> list[int]:
+    """How many input positions of each phase there are along each axis, the padding at the front included."""
+    return [-(-(b + n) // s) for b, n, s in zip(window.begins, window.source, window.strides, strict=True)]
+
+
+def _phases(
+    emit: Emitter, weights: Array, group: int, window: Window, flow: str
+) -> list[tuple[tuple[int, ...], str | None]]:
+    """Each phase, and what flows to its cells q from the outputs ``q - m`` by the taps ``phase + m stride``."""
+    turned, stride = swapped(weights, group), window.strides[0]
+    ends = [q - o for q, o in zip(_cells(window), window.result, strict=True)]
+    found: list[tuple[tuple[int, ...], str | None]] = []
+    for phase in np.ndindex(*window.strides):
+        part = turned[:, :, phase[0] :: stride, phase[1] :: stride]
+        begins = [m - 1 for m in part.shape[2:]]
+        empty = 0 in part.shape
+        found.append(
+            (phase, None if empty else convolved(emit, flow, flipped(part), group, (1, 1), begins, ends))
+        )
+    return found
+
+
+def _phase_of(emit: Emitter, x: Value, phase: tuple[int, ...], window: Window, cells: Sequence[int]) -> str:
+    """``x[q * stride + phase - begin]`` at each cell q, 0 outside."""
+    kernel = np.zeros([p + 1 for p in phase], x.dtype)
+    kernel[phase] = 1
+    ends = [
+        max(0, (q - 1) * s + p + 1 - n - b)
+        for q, s, p, n, b in zip(cells, window.strides, phase, window.source, window.begins, strict=True)
+    ]
+    return each_channel(emit, x.name, x, kernel, strides=window.strides, pads=(*window.begins, *ends))
+
+
+def _cut(emit: Emitter, full: str, window: Window, cells: Sequence[int]) -> str:
+    stops = [b + n for b, n in zip(window.begins, window.source, strict=True)]
+    if not any(window.begins) and stops == [q * s for q, s in zip(cells, window.strides, strict=True)]:
+        return full
+    return emit("Slice", full, emit.ints(window.begins), emit.ints(stops), emit.ints([2, 3]))
+
+
+def of_winners(emit: Emitter, node: Node, window: Window, scale: str) -> str | None:
+    """What each winner of a maximum gets: ``Σ_o s[o] Σ_c m_c[o]²`` over the windows and channels that it wins.
+
+    Tap by tap, what no tap before has won goes on: ``u_k = u_{k-1} [x_k < m]``, from ``u_0 = m²``; so the first of
+    equals wins. Shapes: `scale` [N, 1, *result]; gives [N, 1, *source]. None where that is not cheaper, or not it.
+    """
+    x, y = node.input(0), node.output()
+    taps = math.prod(window.kernel)
+    if taps > _MOST_TAPS or not emit.blocked(x) or not emit.blocked(y) or set(window.dilations) != {1}:
+        return None
+    ends = [max(0, r - b - n) for r, b, n in zip(window.reach, window.begins, window.source, strict=True)]
+    if any([*window.begins, *ends]) and not _never_negative(emit, x):
+        return None  # in the padding there are zeros here, which must not win
+    left = emit("Mul", y.name, y.name)
+    held = [emit.over_channels(left, y)]
+    for tap in list(np.ndindex(*window.kernel))[:-1]:
+        kernel = np.zeros(window.kernel, x.dtype)
+        kernel[tap] = -1
+        under = each_channel(emit, x.name, x, kernel, strides=window.strides, pads=(*window.begins, *ends))
+        left = emit("Mul", left, above(emit, emit("Add", under, y.name), y))
+        held.append(emit.over_channels(left, y))
+    before = emit("Concat", *held, axis=1)
+    after = emit("Concat", *held[1:], emit.zeros([y.shape[0], 1, *y.shape[2:]], y.dtype), axis=1)
+    won = emit("Mul", emit("Sub", before, after), scale)
+    places = np.eye(taps, dtype=x.dtype).reshape(taps, 1, *window.kernel)
+    return transposed(emit, won, places, 1, window)
+
+
+def _never_negative(emit: Emitter, value: Value) -> bool:
+    made = emit.producers.get(value.name)
+    if made is None:
+        return False
+    if made.key.op_type == "Clip":
+        low = made.optional(1)
+        return low is not None and low.constant is not None and bool((low.constant >= 0).all())
+    return made.key.op_type == "Relu"
