@@ -1,4 +1,4 @@
-"""VGG16 and ResNet-50 for ImageNet as ONNX graphs with random weights: real sizes, nothing to download."""
+"""VGG16, ResNet-50 and ViT-S/16 for ImageNet as ONNX graphs with random weights: real sizes, nothing to download."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ class _Net:
         self.nodes.append(helper.make_node(op_type, list(inputs), [name], name=name, **attributes))
         return name
 
-    def weight(self, name: str, value: NDArray[np.float32]) -> str:
+    def weight(self, name: str, value: NDArray[Any]) -> str:
         """One initializer."""
         self.weights.append(numpy_helper.from_array(value, name))
         return name
@@ -40,19 +40,47 @@ class _Net:
         return self.rng.standard_normal(size, np.float32) * np.float32(0.05)
 
     def conv(
-        self, name: str, x: str, channels: tuple[int, int], kernel: int, stride: int = 1, gain: float = 1.0
+        self,
+        name: str,
+        x: str,
+        channels: tuple[int, int],
+        kernel: int,
+        stride: int = 1,
+        gain: float = 1.0,
+        *,
+        padded: bool = True,
     ) -> str:
-        """A square convolution with bias and "same" padding, from channels[0] to channels[1]."""
+        """A square convolution with bias and "same" padding (or none), from channels[0] to channels[1]."""
         fan_in, fan_out = channels
         w = self.weight(f"{name}.weight", self.he(fan_out, fan_in, kernel, kernel, gain=gain))
         b = self.weight(f"{name}.bias", self.small(fan_out))
-        sides = {"kernel_shape": [kernel] * 2, "strides": [stride] * 2, "pads": [kernel // 2] * 4}
+        sides = {
+            "kernel_shape": [kernel] * 2,
+            "strides": [stride] * 2,
+            "pads": [kernel // 2 if padded else 0] * 4,
+        }
         return self.op("Conv", name, x, w, b, **sides)
 
     def gemm(self, name: str, x: str, fan_in: int, fan_out: int) -> str:
         """A fully connected layer with weights [fan_out, fan_in]."""
         w = self.weight(f"{name}.weight", self.he(fan_out, fan_in))
         return self.op("Gemm", name, x, w, self.weight(f"{name}.bias", self.small(fan_out)), transB=1)
+
+    def linear(self, name: str, x: str, fan_in: int, fan_out: int) -> str:
+        """A linear layer of tokens, as exporters write it: MatMul, then Add."""
+        w = self.rng.standard_normal((fan_in, fan_out), np.float32) * np.float32(fan_in**-0.5)
+        x = self.op("MatMul", f"{name}_matmul", x, self.weight(f"{name}.weight", w))
+        return self.op("Add", name, x, self.weight(f"{name}.bias", self.small(fan_out)))
+
+    def norm(self, name: str, x: str, width: int) -> str:
+        """A layer norm over the last axis."""
+        ones = self.weight(f"{name}.weight", np.ones(width, np.float32))
+        return self.op("LayerNormalization", name, x, ones, self.weight(f"{name}.bias", self.small(width)))
+
+    def ints(self, name: str, *data: int) -> str:
+        """A shape."""
+        self.weights.append(numpy_helper.from_array(np.array(data, np.int64), name))
+        return name
 
     def model(self) -> onnx.ModelProto:
         """Finish: input N x 3 x 224 x 224 -> logits N x 1000."""
@@ -112,3 +140,52 @@ def _bottleneck(net: _Net, name: str, x: str, channels: tuple[int, int], stride:
     if fan_in != 4 * width:
         x = net.conv(f"{name}_down", x, (fan_in, 4 * width), 1, stride, gain=0.7)
     return net.op("Relu", f"{name}_out", net.op("Add", f"{name}_add", a, x))
+
+
+def vit_s16(seed: int = 0) -> onnx.ModelProto:
+    """ViT-S/16: 12 blocks of 6 heads, width 384, a class token: 22,050,664 parameters."""
+    net, width, side = _Net("vit_s16", seed), 384, 14
+    x = net.conv("patches", "input", (3, width), 16, 16, padded=False)
+    x = net.op("Reshape", "flat", x, net.ints("flat.shape", 0, width, side * side))
+    x = net.op("Transpose", "tokens", x, perm=[0, 2, 1])
+    start = net.op("Shape", "batch", "input", end=1)
+    shape = net.op("Concat", "cls.shape", start, net.ints("cls.rest", 1, width), axis=0)
+    first = net.op("Expand", "cls", net.weight("cls.weight", net.small(width).reshape(1, 1, width)), shape)
+    x = net.op("Concat", "with_cls", first, x, axis=1)
+    places = net.small((side * side + 1) * width).reshape(1, -1, width)
+    x = net.op("Add", "placed", x, net.weight("places", places))
+    for number in range(12):
+        x = _transformer_block(net, f"b{number}", x, width)
+    x = net.norm("norm", x, width)
+    x = net.op("Gather", "class_token", x, net.weight("zero", np.array(0, np.int64)), axis=1)
+    net.gemm("logits", x, width, 1000)
+    return net.model()
+
+
+def _transformer_block(net: _Net, name: str, x: str, width: int, heads: int = 6) -> str:
+    """Attention, then an MLP with GELU, each behind its norm and beside the identity."""
+    h = net.norm(f"{name}_norm1", x, width)
+    inner = net.ints(f"{name}.heads", 0, -1, heads, width // heads)
+    q, k, v = (
+        net.op("Transpose", f"{name}_{part}_heads",
+               net.op("Reshape", f"{name}_{part}_split", net.linear(f"{name}_{part}", h, width, width), inner),
+               perm=[0, 2, 3, 1] if part == "k" else [0, 2, 1, 3])
+        for part in "qkv"
+    )  # fmt: skip
+    scale = net.weight(f"{name}.scale", np.array((width // heads) ** -0.5, np.float32))
+    scores = net.op("Mul", f"{name}_scores", net.op("MatMul", f"{name}_qk", q, k), scale)
+    mixed = net.op("MatMul", f"{name}_mix", net.op("Softmax", f"{name}_attention", scores, axis=-1), v)
+    mixed = net.op("Transpose", f"{name}_back", mixed, perm=[0, 2, 1, 3])
+    mixed = net.op("Reshape", f"{name}_join", mixed, net.ints(f"{name}.join", 0, -1, width))
+    x = net.op("Add", f"{name}_add1", x, net.linear(f"{name}_proj", mixed, width, width))
+    h = net.linear(f"{name}_up", net.norm(f"{name}_norm2", x, width), width, 4 * width)
+    root = net.weight(f"{name}.root", np.array(2**0.5, np.float32))
+    one, half = (
+        net.weight(f"{name}.one", np.array(1, np.float32)),
+        net.weight(f"{name}.half", np.array(0.5, np.float32)),
+    )
+    erf = net.op("Erf", f"{name}_erf", net.op("Div", f"{name}_by_root", h, root))
+    h = net.op(
+        "Mul", f"{name}_gelu", net.op("Mul", f"{name}_gate", h, net.op("Add", f"{name}_cdf", erf, one)), half
+    )
+    return net.op("Add", f"{name}_add2", x, net.linear(f"{name}_down", h, 4 * width, width))

@@ -18,12 +18,12 @@ import numpy as np
 import onnx
 
 from benchmarks.machine import header
-from benchmarks.nets import resnet50, vgg16
+from benchmarks.nets import resnet50, vgg16, vit_s16
 from srd_onnx import Explainer, zoo
 from srd_onnx.engine.options import DEFAULT_PRESET, PRESETS
 from srd_onnx.ort.runtime import CPU, make_session
 
-MODELS = ("squeezenet11", "efficientnet_lite0", "vgg16", "resnet50")
+MODELS = ("squeezenet11", "efficientnet_lite0", "vgg16", "resnet50", "vit_s16")
 PLAIN = "plain"  # a forward pass
 
 
@@ -31,7 +31,7 @@ def model_bytes(name: str) -> bytes:
     """A shipped model, or a graph with random weights."""
     if entry := zoo.find(name):
         return entry.path.read_bytes()
-    graph: onnx.ModelProto = {"vgg16": vgg16, "resnet50": resnet50}[name](seed=0)
+    graph: onnx.ModelProto = {"vgg16": vgg16, "resnet50": resnet50, "vit_s16": vit_s16}[name](seed=0)
     return bytes(graph.SerializeToString())
 
 

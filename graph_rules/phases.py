@@ -16,6 +16,7 @@ from srd_onnx.engine.emit import Emitter
 from srd_onnx.graph.ir import Array, Node, Value
 
 _MOST_TAPS = 16
+_MOST_PHASES = 3  # along each axis
 
 
 def in_phases(emit: Emitter, node: Node, window: Window) -> bool:
@@ -23,7 +24,7 @@ def in_phases(emit: Emitter, node: Node, window: Window) -> bool:
     return (
         emit.blocked(node.input(0))
         and len(set(window.strides)) == 1
-        and window.strides[0] > 1
+        and 1 < window.strides[0] <= _MOST_PHASES
         and set(window.dilations) == {1}
     )
 
