@@ -64,7 +64,7 @@ def _lossy(node: Node) -> bool:
 
 
 def _taps(emit: Emitter, node: Node) -> Taps:
-    return conv_taps(emit, node, _window(node), _weights(node))
+    return conv_taps(emit, node, _window(node), _weights(node), _anew(emit, node) or node.output().name)
 
 
 def _collapsed(emit: Emitter, node: Node, v: str, scale: str) -> str | None:

@@ -1,21 +1,18 @@
-"""What sliding windows give to each input position, without the wide tensor that a VJP would make of it.
+"""Strided windows phase by phase: their VJP, and what it gives to each input position once it is collapsed.
 
-Behind a stride the VJP is interleaved from its phases; here each phase is collapsed to one number per position first.
-And the winners of a maximum are found by comparisons that stay in ONNX Runtime's blocks of channels: its MaxPool with
-indices is many times slower than the one without.
+An input position belongs to one phase of the stride. Each phase is a convolution without a stride; collapsed first, it
+is one number per position that has to be interleaved with the others.
 """
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 
-from graph_rules.blocks import above, each_channel
-from graph_rules.windows import Window, convolved, flipped, swapped, transposed
+from graph_rules.blocks import each_channel
+from graph_rules.windows import Window, convolved, flipped, swapped
 from srd_onnx.engine.emit import Emitter
 from srd_onnx.graph.ir import Array, Node, Value
 
-_MOST_TAPS = 16
 _MOST_PHASES = 3  # along each axis
 
 
@@ -92,41 +89,3 @@ def _cut(emit: Emitter, full: str, window: Window, cells: Sequence[int]) -> str:
     if not any(window.begins) and stops == [q * s for q, s in zip(cells, window.strides, strict=True)]:
         return full
     return emit("Slice", full, emit.ints(window.begins), emit.ints(stops), emit.ints([2, 3]))
-
-
-def of_winners(emit: Emitter, node: Node, window: Window, scale: str) -> str | None:
-    """What each winner of a maximum gets: ``Σ_o s[o] Σ_c m_c[o]²`` over the windows and channels that it wins.
-
-    Tap by tap, what no tap before has won goes on: ``u_k = u_{k-1} [x_k < m]``, from ``u_0 = m²``; so the first of
-    equals wins. Shapes: `scale` [N, 1, *result]; gives [N, 1, *source]. None where that is not cheaper, or not it.
-    """
-    x, y = node.input(0), node.output()
-    taps = math.prod(window.kernel)
-    if taps > _MOST_TAPS or not emit.blocked(x) or not emit.blocked(y) or set(window.dilations) != {1}:
-        return None
-    ends = [max(0, r - b - n) for r, b, n in zip(window.reach, window.begins, window.source, strict=True)]
-    if any([*window.begins, *ends]) and not _never_negative(emit, x):
-        return None  # in the padding there are zeros here, which must not win
-    left = emit("Mul", y.name, y.name)
-    held = [emit.over_channels(left, y)]
-    for tap in list(np.ndindex(*window.kernel))[:-1]:
-        kernel = np.zeros(window.kernel, x.dtype)
-        kernel[tap] = -1
-        under = each_channel(emit, x.name, x, kernel, strides=window.strides, pads=(*window.begins, *ends))
-        left = emit("Mul", left, above(emit, emit("Add", under, y.name), y))
-        held.append(emit.over_channels(left, y))
-    before = emit("Concat", *held, axis=1)
-    after = emit("Concat", *held[1:], emit.zeros([y.shape[0], 1, *y.shape[2:]], y.dtype), axis=1)
-    won = emit("Mul", emit("Sub", before, after), scale)
-    places = np.eye(taps, dtype=x.dtype).reshape(taps, 1, *window.kernel)
-    return transposed(emit, won, places, 1, window)
-
-
-def _never_negative(emit: Emitter, value: Value) -> bool:
-    made = emit.producers.get(value.name)
-    if made is None:
-        return False
-    if made.key.op_type == "Clip":
-        low = made.optional(1)
-        return low is not None and low.constant is not None and bool((low.constant >= 0).all())
-    return made.key.op_type == "Relu"

@@ -4,20 +4,29 @@ A window has few taps, so `<v̂_{k->j}, v_j>` for each of them costs no more tha
 take one for each set of windows that do not overlap.
 """
 
+import math
+
 import numpy as np
 
+from graph_rules.blocks import above, each_channel
 from graph_rules.windows import Window
 from srd_onnx.engine.emit import Emitter
 from srd_onnx.engine.rule import Taps
-from srd_onnx.graph.ir import Array, Node
+from srd_onnx.graph.ir import Array, Node, Value
 
+_MOST_TAPS = 16
 _NARROW = 4  # how many times fewer channels than its output the input must have
 
 
-def conv_taps(emit: Emitter, node: Node, window: Window, weights: Array) -> Taps:
-    """``<W_k x_k, v>``, x_k being what lies under tap k; taken as ``<x_k, W_k^T v>`` where x has fewer channels."""
+def conv_taps(emit: Emitter, node: Node, window: Window, weights: Array, out: str) -> Taps:
+    """``<W_k x_k, v>``, x_k being what lies under tap k; taken as ``<x_k, W_k^T v>`` where x has fewer channels.
+
+    `out` is v, which may have been computed anew.
+    """
     v, group = node.output(), node.attrs["group"]
     count, narrow = weights.shape[:2]
+    if in_blocks(emit, node, window) and (group == 1 or group == count == node.input(0).shape[1]):
+        return Taps(0, window.index(), _stacked(emit, _conv_products(emit, node, window, weights, out)))
     by_tap = weights.reshape(count, narrow, -1)
     backs = _backs(emit, v.name, by_tap, group, v.rank) if group * narrow <= count else []
     products = []
@@ -31,6 +40,25 @@ def conv_taps(emit: Emitter, node: Node, window: Window, weights: Array) -> Taps
             there = _pointwise(emit, x, by_tap[:, :, k], group, v.rank)
             products.append(_summed(emit, emit("Mul", there, v.name), node, np.ones(count, v.dtype)))
     return Taps(0, window.index(), _stacked(emit, products))
+
+
+def _conv_products(emit: Emitter, node: Node, window: Window, weights: Array, out: str) -> list[str]:
+    """As `conv_taps`, nothing of it leaving the blocks of channels."""
+    x, v = node.input(0), node.output()
+    depthwise, narrow = weights.shape[1] == 1, x.shape[1] <= v.shape[1]
+    by_tap = weights.reshape(*weights.shape[:2], -1)
+    products = []
+    for k, under in enumerate(under_taps_in_blocks(emit, node, window)):
+        if depthwise:
+            weight = emit.like(v, by_tap[:, 0, k].reshape(1, -1, 1, 1))
+            products.append(emit("Conv", emit("Mul", under, out), weight))
+        elif narrow:
+            back = _pointwise(emit, out, by_tap[:, :, k].T, 1, v.rank)
+            products.append(emit.over_channels(emit("Mul", under, back), x))
+        else:
+            there = _pointwise(emit, under, by_tap[:, :, k], 1, v.rank)
+            products.append(emit.over_channels(emit("Mul", there, out), v))
+    return products
 
 
 def _backs(emit: Emitter, v: str, by_tap: Array, group: int, rank: int) -> list[str]:
@@ -50,7 +78,11 @@ def average_taps(emit: Emitter, node: Node, window: Window, counts: Array) -> Ta
     """``<x_k, v> / count``."""
     v = node.output()
     ones = np.ones(v.shape[1], v.dtype)
-    products = [_summed(emit, emit("Mul", x, v.name), node, ones) for x in under_taps(emit, node, window)]
+    if in_blocks(emit, node, window):
+        unders = under_taps_in_blocks(emit, node, window)
+        products = [emit.over_channels(emit("Mul", x, v.name), v) for x in unders]
+    else:
+        products = [_summed(emit, emit("Mul", x, v.name), node, ones) for x in under_taps(emit, node, window)]
     share = emit("Div", _stacked(emit, products), emit.like(v, counts[None, None]))
     return Taps(0, window.index(), share)
 
@@ -58,6 +90,8 @@ def average_taps(emit: Emitter, node: Node, window: Window, counts: Array) -> Ta
 def winner_taps(emit: Emitter, node: Node, window: Window) -> Taps:
     """The sum of ``v²`` over the channels whose winner lies under the tap, the first of equals."""
     v = node.output()
+    if (won := wins(emit, node, window)) is not None:
+        return Taps(0, window.index(), won)
     zero, ones = emit.like(v, 0.0), np.ones(v.shape[1], v.dtype)
     left = emit("Mul", v.name, v.name)
     products = []
@@ -67,6 +101,58 @@ def winner_taps(emit: Emitter, node: Node, window: Window) -> Taps:
         left = emit("Sub", left, won)
         products.append(_summed(emit, won, node, ones))
     return Taps(0, window.index(), _stacked(emit, products))
+
+
+def wins(emit: Emitter, node: Node, window: Window) -> str | None:
+    """As `winner_taps`, [N, K, *result], in blocks of channels; None where there are none.
+
+    Tap by tap, what no tap before has won goes on: ``u_k = u_{k-1} [x_k < m]``, from ``u_0 = m²``; so the first of
+    equals wins.
+    """
+    x, y = node.input(0), node.output()
+    ends = [max(0, r - b - n) for r, b, n in zip(window.reach, window.begins, window.source, strict=True)]
+    # In the padding there are zeros here, which must not win.
+    if not in_blocks(emit, node, window) or (any([*window.begins, *ends]) and not _never_negative(emit, x)):
+        return None
+    left = emit("Mul", y.name, y.name)
+    held = [emit.over_channels(left, y)]
+    for under in under_taps_in_blocks(emit, node, window, -1.0)[:-1]:
+        left = emit("Mul", left, above(emit, emit("Add", under, y.name), y))
+        held.append(emit.over_channels(left, y))
+    after = [*held[1:], emit.zeros([y.shape[0], 1, *y.shape[2:]], y.dtype)]
+    return emit("Sub", _stacked(emit, held), _stacked(emit, after))
+
+
+def _never_negative(emit: Emitter, value: Value) -> bool:
+    made = emit.producers.get(value.name)
+    if made is None:
+        return False
+    if made.key.op_type == "Clip":
+        low = made.optional(1)
+        return low is not None and low.constant is not None and bool((low.constant >= 0).all())
+    return made.key.op_type == "Relu"
+
+
+def in_blocks(emit: Emitter, node: Node, window: Window) -> bool:
+    """Whether what lies under each tap is better taken by a convolution than by a Slice."""
+    few = math.prod(window.kernel) <= _MOST_TAPS
+    return (
+        few and emit.blocked(node.input(0)) and emit.blocked(node.output()) and set(window.dilations) == {1}
+    )
+
+
+def under_taps_in_blocks(emit: Emitter, node: Node, window: Window, factor: float = 1.0) -> list[str]:
+    """As `under_taps`, times a factor, by a convolution of each channel with a kernel that is 0 but for the tap."""
+    x = node.input(0)
+    ends = [max(0, r - b - n) for r, b, n in zip(window.reach, window.begins, window.source, strict=True)]
+    found = []
+    for tap in np.ndindex(*window.kernel):
+        kernel = np.zeros(window.kernel, x.dtype)
+        kernel[tap] = factor
+        found.append(
+            each_channel(emit, x.name, x, kernel, strides=window.strides, pads=(*window.begins, *ends))
+        )
+    return found
 
 
 def under_taps(emit: Emitter, node: Node, window: Window) -> list[str]:

@@ -20,7 +20,11 @@ from tests.cases import CASES, Case
 from tests.harness import bench, emitted_position
 
 # Cases are small, and in double precision: there channels are in blocks if they could be in a larger tensor.
-IN_BLOCKS = [case for case in CASES if case.no_pattern is None]
+IN_BLOCKS = [
+    case
+    for case in CASES
+    if case.no_pattern is None and any(len(getattr(spec, "shape", ())) == 4 for spec in case.inputs)
+]
 CASES_OF = {op: [c for c in IN_BLOCKS if c.op == op] for op in ("Add", "Sum", "Concat", "Conv", "MaxPool")}
 
 
@@ -44,8 +48,6 @@ def cheaper(case: Case) -> bool:
 @pytest.mark.parametrize("zero", [False, True])
 @pytest.mark.parametrize("case", IN_BLOCKS, ids=str)
 def test_what_is_cheaper_is_the_definition(case: Case, bias: Bias, zero: bool) -> None:
-    if zero and case.op in ("DequantizeLinear", "DynamicQuantizeLinear"):
-        return
     checks.check_against_definition(case, RULES, bias, zero=zero, plain=False)
 
 

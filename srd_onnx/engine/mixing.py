@@ -52,11 +52,7 @@ def _by_parts(
     (bias,) = biases(emit, step.rule, step.node)
     norm = parts.norm or dot(emit, value, value.name, value.name)
     scale, left = _scale(emit, value, value.name, share, bias, norm)
-    products = list(parts.products)
-    if parts.rest is not None:
-        others = [one for one in products if one is not None]
-        others += [dot(emit, value, value.name, bias)] if bias is not None else []
-        products[parts.rest] = emit("Sub", norm, emit.sum(others))
+    products = parts.complete(emit, norm, None if bias is None else dot(emit, value, value.name, bias))
     return [emit("Mul", scale, one) if one is not None else None for one in products], [left]
 
 

@@ -49,6 +49,14 @@ class Parts:
     rest: int | None = None
     norm: str | None = None
 
+    def complete(self, emit: Emitter, norm: str, bias: str | None) -> Flows:
+        """The products of all operands: with those of the bias they add up to the norm."""
+        if self.rest is None:
+            return self.products
+        others = [one for one in (*self.products, bias) if one is not None]
+        last = emit("Sub", norm, emit.sum(others)) if others else norm
+        return [last if i == self.rest else one for i, one in enumerate(self.products)]
+
 
 @dataclass(frozen=True)
 class Rule:

@@ -256,17 +256,24 @@ def _emitted(
     value = step.node.outputs[output]
     assert value is not None
     shape = position_shape(plan, value)
-    norm = dot(emit, value, value.name, value.name)
+    parts = step.rule.parts(emit, step.node) if step.rule.parts and taps is None else None
+    v = (step.rule.anew(emit, step.node) if step.rule.anew else None) or value.name
+    norm = (parts and parts.norm) or dot(emit, value, v, v)
     floor = emit("Max", norm, emit.like(value, tiny(value)))
     rest = emit("Sub", floor, norm)
     bias = biases(emit, step.rule, step.node)[output]
     if bias is not None:
-        rest = emit("Add", rest, dot(emit, value, bias, value.name))
+        rest = emit("Add", rest, dot(emit, value, v, bias))
     undirected = emit("Expand", emit("Div", rest, floor), emit.ints(shape))
     if taps is not None:
         each = emit.reshape(floor, [-1, 1, *taps.index.shape[1:]])
         tapped = ((taps.operand, emit("Div", taps.products, each)),)
         return _Emitted(step, output, undirected, (), tapped=tapped)
+    if parts is not None:
+        bare = dot(emit, value, value.name, bias) if bias is not None else None
+        products = parts.complete(emit, norm, bare)
+        shares = {i: emit("Div", one, floor) for i, one in enumerate(products) if one is not None}
+        return _Emitted(step, output, undirected, (1,) * len(shape), combed=tuple(shares.items()))
     along = emit("Div", value.name, floor)
     # Where the data decides what feeds what, only single teeth are sure to share no input position.
     comb = shape if structure is None else next((fed.comb for fed in structure.values()), ())
