@@ -331,8 +331,8 @@ class Explainer(Subject):
         run = self._run(
             items, size, wanted[0].tensor, free=True, several=way is not None or len(wanted) >= SEVERAL
         )
-        target = run.plan.target
-        has_batch = run.plan.roles[target.name].roles[:1] == (Role.BATCH,)
+        target = run.outline.target
+        has_batch = run.outline.roles[target.name].roles[:1] == (Role.BATCH,)
         shape = target.shape[1:] if has_batch else target.shape
         seeds = [np.tile(at.direction(shape), (size, 1)).astype(target.dtype) for at in wanted]
         results = run.results(seeds, way)
@@ -377,7 +377,7 @@ class Explainer(Subject):
             tops = (
                 tops_of(scores, run.deployed_scores(row), self.label) if is_class or label else {"top5": []}
             )
-            run.facts[row] = describe(self, run.plan, item, self.method) | tops
+            run.facts[row] = describe(self, run.outline, item, self.method) | tops
         sums = {"seed_value": seed, "sum_relevance": total, "sum_ledger": sum(ledger.values())}
         rival = result.rival.of(row, self.label) if result.rival else None
         complete, deployed = not self.method or self.method.complete, run.facts[row].get("deployed")
