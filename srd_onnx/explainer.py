@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from graph_rules import EXPANSIONS, RULES
 from srd_onnx.apop.pattern_run import Kind, Pattern
 from srd_onnx.apop.results import ApopResult, pattern_results
+from srd_onnx.cache.keys import all_ours, key_of
+from srd_onnx.cache.sessions import kept_single
 from srd_onnx.describe import describe
 from srd_onnx.engine.compiling import (
     Result,
@@ -38,7 +40,7 @@ from srd_onnx.methods import SRD, Method, method_named, peer_settings, require_i
 from srd_onnx.methods.run import Attributing
 from srd_onnx.ort import runtime
 from srd_onnx.ort.deployed import as_deployed, tops_of, with_weights_of
-from srd_onnx.runs import SEVERAL, Ready, Run, Way, make_several, make_single
+from srd_onnx.runs import SEVERAL, Ready, Run, Way, make_several
 from srd_onnx.sanity import warnings_of
 from srd_onnx.sharing.ratios import LayerRatios
 from srd_onnx.sharing.several import Passed, carried, raised
@@ -360,8 +362,15 @@ class Explainer(Subject):
         if self.method is not None:
             began = time.perf_counter()
             return Attributing(self.method.make(self, case), time.perf_counter() - began)
-        maker = make_several if several else make_single
-        return maker(self.model.proto, case, RULES, EXPANSIONS, self.providers, self.threads)
+        given = self.model.proto, case, RULES, EXPANSIONS
+        if several:
+            return make_several(*given, self.providers, self.threads)
+        key = functools.partial(key_of, self.model, self.fixed, case, self.providers)
+        sizes = {name: list(shape) for name, shape in shapes.items()}
+        about = {"model": str(self.model.path or ""), "preset": self.preset, "shapes": sizes}
+        make = functools.partial(compile_model, *given)
+        store = self.store if all_ours(RULES, EXPANSIONS) else None
+        return kept_single(store, key, about, make, self.providers, self.threads)
 
     def _explanation(
         self, run: Run, result: Result, row: int, item: Item, target: int | str, label: str | None

@@ -15,8 +15,6 @@ from srd_onnx.engine.compiling import (
     Compiled,
     Reading,
     Result,
-    compile_model,
-    explanation_session,
     is_finite,
     of_batch,
     plan_for,
@@ -113,21 +111,6 @@ class Many:
 
 
 Ready = Passing | Many
-
-
-def make_single(
-    model: ModelProto,
-    case: Case,
-    rules: RuleTable,
-    expansions: ExpansionTable,
-    providers: Sequence[str],
-    threads: int | None,
-) -> Single:
-    """Compile for one target after the other; raises as `compile_model` does."""
-    began = time.perf_counter()
-    compiled = compile_model(model, case, rules, expansions)
-    session = explanation_session(compiled, providers, threads)
-    return Single(compiled.reading, session, time.perf_counter() - began, lambda: compiled)
 
 
 def make_several(

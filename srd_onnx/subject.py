@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from graph_rules import EXPANSIONS, RULES
 from srd_onnx import zoo
+from srd_onnx.cache import place as cache
 from srd_onnx.engine.compiling import Case, plan_for
 from srd_onnx.engine.options import DEFAULT_PRESET, NO_FOCUS, Options, options_of
 from srd_onnx.engine.plan import Plan
@@ -112,6 +113,7 @@ class Subject:
             entry.preprocess if entry else usual_preprocess(self.ports[0])
         )
         self.labels = _labels(labels, entry)
+        self.store = cache.store()
         self._sessions: OrderedDict[Hashable, Any] = OrderedDict()
 
     # Looking at the model
@@ -190,8 +192,8 @@ class Subject:
         return self._other(preset=preset, options=options_of(preset, **changes))
 
     def with_model(self, proto: onnx.ModelProto) -> Self:
-        """The same, of another model with the same inputs and outputs (other weights)."""
-        return self._other(model=load_model(proto))
+        """The same, of another model with the same inputs and outputs (other weights), kept on no disk."""
+        return self._other(model=load_model(proto), store=None)
 
     def _other(self, **attributes: Any) -> Self:
         """A copy with other attributes, and sessions of its own."""

@@ -3,6 +3,7 @@
 import fnmatch
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -200,11 +201,11 @@ def standalone(compiled: Compiled) -> ModelProto:
 
 
 def explanation_session(
-    compiled: Compiled, providers: Sequence[str], threads: int | None
+    compiled: Compiled, providers: Sequence[str], threads: int | None, *, keep: Path | None = None
 ) -> onnxruntime.InferenceSession:
-    """A session of the compiled model."""
+    """A session of the compiled model; `keep`: a file for the model as ONNX Runtime optimised it."""
     model = pruned(combined(compiled.forward, compiled.backward, compiled.outputs))
-    return make_session(model.SerializeToString(), providers, threads)
+    return make_session(model.SerializeToString(), providers, threads, keep=keep)
 
 
 def run_explanation(

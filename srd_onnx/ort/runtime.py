@@ -8,6 +8,7 @@ import platform
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -46,6 +47,7 @@ _log = logging.getLogger("srd_onnx")
 
 # The second puts pairs of QuantizeLinear and DequantizeLinear around a Reshape; of int8 since opset 21 wrong ones.
 _QUANTISING = ["WeightBiasQuantization", "QDQPropagationTransformer"]
+_WEIGHTS = "weights.bin"  # of a kept model, beside it: mapped into memory, not read
 _FATAL_ONLY = 4  # ONNX Runtime's log levels: 0 verbose, 1 info, 2 warning, 3 error, 4 fatal
 _OUT_OF_MEMORY = re.compile(r"failed to allocate|out of memory|bad_alloc", re.IGNORECASE)
 
@@ -93,22 +95,24 @@ def choose_providers(
 
 
 def make_session(
-    model_bytes: bytes,
+    model: bytes | Path,
     providers: Sequence[str],
     threads: int | None = None,
     *,
     optimise: bool = True,
     as_written: bool = True,
+    keep: Path | None = None,
 ) -> onnxruntime.InferenceSession:
     """Open a silent session that runs on the first of `providers`, or says why it does not.
 
     Args:
-        model_bytes: a serialised model, its weights inside.
+        model: a serialised model, its weights inside; or the file of one that `keep` wrote.
         providers: as `choose_providers` returns them, the wanted one first.
         threads: threads within one operator; None leaves the choice to ONNX Runtime.
         optimise: let ONNX Runtime fuse and reorder; without it every node runs as written.
         as_written: do not let it quantise more than the model does. By default it quantises float weights between
             quantised activations, with one scale for a whole tensor.
+        keep: a file to write the optimised model into, and its weights beside it; only for this kind of processor.
 
     Raises:
         InvalidModelError: ONNX Runtime refuses the model.
@@ -120,8 +124,8 @@ def make_session(
     try:
         with silenced():
             session = onnxruntime.InferenceSession(
-                model_bytes,
-                _options(threads, optimise=optimise),
+                str(model) if isinstance(model, Path) else model,
+                _options(threads, optimise=optimise, keep=keep),
                 providers=[(name, CUDA_OPTIONS if name == CUDA else {}) for name in providers],
                 enable_fallback=0,
                 disabled_optimizers=_QUANTISING if as_written else [],
@@ -178,11 +182,16 @@ def versions() -> dict[str, str]:
     }
 
 
-def _options(threads: int | None, *, optimise: bool) -> onnxruntime.SessionOptions:
+def _options(threads: int | None, *, optimise: bool, keep: Path | None = None) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _FATAL_ONLY
     level = onnxruntime.GraphOptimizationLevel
     options.graph_optimization_level = level.ORT_ENABLE_ALL if optimise else level.ORT_DISABLE_ALL
+    if keep is not None:
+        options.optimized_model_filepath = str(keep)
+        prefix = "session.optimized_model_external_initializers_"
+        options.add_session_config_entry(prefix + "file_name", _WEIGHTS)
+        options.add_session_config_entry(prefix + "min_size_in_bytes", "1024")
     if threads is None and hasattr(os, "sched_getaffinity"):
         allowed = len(os.sched_getaffinity(0))
         if allowed < (os.cpu_count() or 1):
