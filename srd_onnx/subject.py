@@ -14,7 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from graph_rules import EXPANSIONS, RULES
 from srd_onnx import zoo
-from srd_onnx.cache import place as cache
+from srd_onnx.cache import place
+from srd_onnx.cache.keys import identity
 from srd_onnx.engine.compiling import Case, plan_for
 from srd_onnx.engine.options import DEFAULT_PRESET, NO_FOCUS, Options, options_of
 from srd_onnx.engine.plan import Plan
@@ -95,7 +96,7 @@ class Subject:
         compare: bool = True,
     ) -> None:
         entry = zoo.find(model) if isinstance(model, str) else None
-        self.model = load_model(entry.path if entry else model)
+        self.model = load_model(entry.path if entry else model, place.digests(identity()))
         entry = entry or zoo.find_by_sha256(self.model.sha256)
         self.fixed = {name: np.asarray(value).tolist() for name, value in (fixed or {}).items()}
         if fixed:
@@ -113,7 +114,7 @@ class Subject:
             entry.preprocess if entry else usual_preprocess(self.ports[0])
         )
         self.labels = _labels(labels, entry)
-        self.store = cache.store()
+        self.store = place.store()
         self._sessions: OrderedDict[Hashable, Any] = OrderedDict()
 
     # Looking at the model

@@ -41,8 +41,7 @@ def key_of(model: LoadedModel, fixed: Mapping[str, Any], case: Case, providers: 
         "options": asdict(case.options),
         **asked,
         "providers": list(providers),
-        "versions": runtime.versions(),
-        "code": code(),
+        "by": identity(),
         "cpu": cpu(),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -52,6 +51,11 @@ def all_ours(rules: RuleTable, expansions: ExpansionTable) -> bool:
     """Whether every rule is from `graph_rules`, whose source is in the key; of one from elsewhere nothing is known."""
     found = {rule.vjp.__module__ for rule in rules.values()} | {e.__module__ for e in expansions.values()}
     return all(name.partition(".")[0] == graph_rules.__name__ for name in found)
+
+
+def identity() -> str:
+    """The code that compiles, and the versions of what it stands on."""
+    return json.dumps({"code": code(), "versions": runtime.versions()}, sort_keys=True)
 
 
 @functools.cache

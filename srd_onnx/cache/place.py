@@ -5,6 +5,7 @@ from pathlib import Path
 
 import platformdirs
 
+from srd_onnx.cache.digests import Digests
 from srd_onnx.cache.store import Store
 
 VARIABLE = "SRD_ONNX_CACHE"
@@ -17,6 +18,12 @@ def root() -> Path | None:
     if named.lower() == OFF:
         return None
     return Path(named).expanduser() if named else platformdirs.user_cache_path("srd-onnx", appauthor=False)
+
+
+def digests(by: str) -> Digests | None:
+    """The digests of models that were loaded before, `by` this code; None where nothing is to be kept."""
+    where = root()
+    return None if where is None else Digests(where / "digests.json", by)
 
 
 def store() -> Store | None:
