@@ -26,6 +26,7 @@ from srd_onnx.graph.ir import Graph, Value
 from srd_onnx.graph.roles import Axes, Role
 from srd_onnx.graph.simplify import simplify
 from srd_onnx.ort.runtime import make_session, run
+from srd_onnx.ort.weights import light
 
 Array = NDArray[Any]
 RELEVANCE = "relevance"
@@ -204,8 +205,13 @@ def explanation_session(
     compiled: Compiled, providers: Sequence[str], threads: int | None, *, keep: Path | None = None
 ) -> onnxruntime.InferenceSession:
     """A session of the compiled model; `keep`: a file for the model as ONNX Runtime optimised it."""
-    model = pruned(combined(compiled.forward, compiled.backward, compiled.outputs))
-    return make_session(model.SerializeToString(), providers, threads, keep=keep)
+    nodes = compiled.plan.graph.nodes
+    known = {v.name: v.constant for n in nodes for v in n.inputs if v is not None and v.constant is not None}
+    forward, weights = light(compiled.forward, known)
+    model, emitted = light(pruned(combined(forward, compiled.backward, compiled.outputs)))
+    used = {tensor.name for tensor in model.graph.initializer}
+    weights = {name: array for name, array in (weights | emitted).items() if name in used}
+    return make_session(model.SerializeToString(), providers, threads, keep=keep, weights=weights)
 
 
 def run_explanation(

@@ -102,6 +102,7 @@ def make_session(
     optimise: bool = True,
     as_written: bool = True,
     keep: Path | None = None,
+    weights: Mapping[str, NDArray[Any]] | None = None,
 ) -> onnxruntime.InferenceSession:
     """Open a silent session that runs on the first of `providers`, or says why it does not.
 
@@ -113,6 +114,7 @@ def make_session(
         as_written: do not let it quantise more than the model does. By default it quantises float weights between
             quantised activations, with one scale for a whole tensor.
         keep: a file to write the optimised model into, and its weights beside it; only for this kind of processor.
+        weights: of a model from `weights.light`, which has them not inside.
 
     Raises:
         InvalidModelError: ONNX Runtime refuses the model.
@@ -125,13 +127,14 @@ def make_session(
         with silenced():
             session = onnxruntime.InferenceSession(
                 str(model) if isinstance(model, Path) else model,
-                _options(threads, optimise=optimise, keep=keep),
+                with_weights(_options(threads, optimise=optimise, keep=keep), weights or {}),
                 providers=[(name, CUDA_OPTIONS if name == CUDA else {}) for name in providers],
                 enable_fallback=0,
                 disabled_optimizers=_QUANTISING if as_written else [],
             )
     except ORT_ERRORS as error:
         raise _translated(error, "ONNX Runtime cannot load the model", otherwise=InvalidModelError) from error
+    session.srd_weights = weights  # it reads their memory, and does not hold them
     used = session.get_providers()
     if providers and used[:1] != [providers[0]]:
         raise ProviderError(
@@ -200,6 +203,16 @@ def _options(threads: int | None, *, optimise: bool, keep: Path | None = None) -
             threads = allowed
     if threads is not None:
         options.intra_op_num_threads = threads
+    return options
+
+
+def with_weights(
+    options: onnxruntime.SessionOptions, weights: Mapping[str, NDArray[Any]]
+) -> onnxruntime.SessionOptions:
+    """Options for a model from `weights.light`; the arrays must live as long as the session."""
+    if weights:
+        values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
+        options.add_external_initializers(list(weights), values)
     return options
 
 
