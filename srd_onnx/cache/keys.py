@@ -5,7 +5,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -30,16 +30,15 @@ def key_of(model: LoadedModel, fixed: Mapping[str, Any], case: Case, providers: 
         providers: of the session. ONNX Runtime writes kernels' layouts into what it optimises, so that the kind of CPU
             is part of the key too; the number of threads is not.
     """
-    axes = {name: [str(a), int(a.gate), a.inert] for name, a in case.start.items()}
-    shapes = {name: list(shape) for name, shape in case.shapes.items()}
-    asked = {"explained": case.explained, "free": case.free, "tangent": case.tangent, "rival": case.rival}
+    asked = {field.name: getattr(case, field.name) for field in fields(case)} | {
+        "start": {name: [str(a), int(a.gate), a.inert] for name, a in case.start.items()},
+        "shapes": {name: list(shape) for name, shape in case.shapes.items()},
+        "options": asdict(case.options),
+    }
     content = {
         "model": model.sha256,
         "fixed": fixed,
-        "shapes": shapes,
-        "axes": axes,
-        "options": asdict(case.options),
-        **asked,
+        "case": asked,
         "providers": list(providers),
         "by": identity(),
         "cpu": cpu(),
