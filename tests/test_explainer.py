@@ -360,7 +360,7 @@ def test_a_second_input_of_the_same_shape_compiles_nothing(monkeypatch: pytest.M
         compiled.append(args[1].shapes)
         return real(*args, **kwargs)
 
-    monkeypatch.setattr("srd_onnx.explainer.compile_model", counted)
+    monkeypatch.setattr("srd_onnx.explaining.compile_model", counted)
     subject = make_explainer(pooled())
     subject.explain(DATA[:3])
     subject.explain(DATA[3], ["top2", 0])
