@@ -34,7 +34,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/mypy --strict
 
 clean:
-	rm -rf $(VENV) $(MODELS) $(PEERS) demo
+	rm -rf $(VENV) $(MODELS) $(PEERS) .venv-peers-speed demo
 
 # Without this stamp (an interrupted run) the environment is made afresh.
 $(VENV)/.made:

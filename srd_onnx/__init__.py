@@ -13,12 +13,14 @@ if TYPE_CHECKING:
     from srd_onnx.explainer import Explainer
     from srd_onnx.explanation import Explanation
     from srd_onnx.inputs.preprocess import Preprocess
+    from srd_onnx.inputs.stream import Failure
 
-__all__ = ["Explainer", "Explanation", "Options", "Preprocess", "SrdOnnxError"]
+__all__ = ["Explainer", "Explanation", "Failure", "Options", "Preprocess", "SrdOnnxError"]
 
 _WHERE = {
     "Explainer": "srd_onnx.explainer",
     "Explanation": "srd_onnx.explanation",
+    "Failure": "srd_onnx.inputs.stream",
     "Options": "srd_onnx.engine.options",
     "Preprocess": "srd_onnx.inputs.preprocess",
 }

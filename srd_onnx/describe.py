@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from srd_onnx.engine.plan import Plan
+from srd_onnx.engine.outline import Outline
 from srd_onnx.inputs.preprocess import Preprocess
 from srd_onnx.inputs.sources import Item
 from srd_onnx.methods.method import SRD, Method
@@ -10,9 +10,9 @@ from srd_onnx.ort import runtime
 from srd_onnx.subject import Subject
 
 
-def describe(subject: Subject, plan: Plan, item: Item, method: Method | None = None) -> dict[str, Any]:
+def describe(subject: Subject, outline: Outline, item: Item, method: Method | None = None) -> dict[str, Any]:
     """What is needed to make an explanation again, as plain data."""
-    loaded, source, preprocess = subject.model, plan.sources[0], subject.preprocess
+    loaded, source, preprocess = subject.model, outline.sources[0], subject.preprocess
     return {
         "model": {
             "path": str(loaded.path) if loaded.path else None,
@@ -30,9 +30,9 @@ def describe(subject: Subject, plan: Plan, item: Item, method: Method | None = N
         "method": method.to_dict() if method else {"name": SRD},
         "preset": subject.preset,
         "options": subject.options.to_dict(),
-        "target_tensor": plan.target.name,
-        "boundary": list(plan.boundary),
-        "approximate": {s.node.origins[0]: s.approximate for s in plan.steps if s.approximate},
+        "target_tensor": outline.target.name,
+        "boundary": [value.name for value in outline.boundary],
+        "approximate": dict(outline.approximate),
         "provider": subject.provider,
         "versions": runtime.versions(),
     }

@@ -2,10 +2,10 @@
 
 import functools
 import itertools
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import Any, Self, Unpack
+from typing import Any
 
 import numpy as np
 import onnx
@@ -14,49 +14,35 @@ from numpy.typing import NDArray
 from graph_rules import EXPANSIONS, RULES
 from srd_onnx.apop.pattern_run import Kind, Pattern
 from srd_onnx.apop.results import ApopResult, pattern_results
-from srd_onnx.describe import describe
 from srd_onnx.engine.compiling import (
-    Result,
     compile_model,
     standalone,
 )
-from srd_onnx.engine.options import DEFAULT_PRESET, NO_FOCUS
-from srd_onnx.engine.seed import TOP_CLASS
+from srd_onnx.engine.options import NO_FOCUS
+from srd_onnx.explaining import Explaining
 from srd_onnx.explanation import Explanation
 from srd_onnx.files import atomic_write
-from srd_onnx.graph.roles import Role
-from srd_onnx.inputs.sources import (
-    Item,
-    Sources,
-    require_channels,
-)
+from srd_onnx.inputs.sources import Source, Sources
+from srd_onnx.inputs.stream import Failure
 from srd_onnx.inside.decision import Decision, decisions
 from srd_onnx.inside.erf import Erf, Positions, whole
 from srd_onnx.inside.layers import Layer
 from srd_onnx.inside.looking import each_erf, each_preactivations, each_ratios, listed
-from srd_onnx.methods import SRD, Method, method_named, peer_settings, require_its_own
-from srd_onnx.methods.run import Attributing
 from srd_onnx.ort import runtime
-from srd_onnx.ort.deployed import as_deployed, tops_of, with_weights_of
-from srd_onnx.runs import SEVERAL, Ready, Run, Way, make_several, make_single
-from srd_onnx.sanity import warnings_of
+from srd_onnx.ort.deployed import with_weights_of
 from srd_onnx.sharing.ratios import LayerRatios
 from srd_onnx.sharing.several import Passed, carried, raised
-from srd_onnx.subject import Settings, Subject, at_least_one
+from srd_onnx.streaming import stream
+from srd_onnx.subject import at_least_one
 from srd_onnx.targets import (
-    At,
-    Contrast,
     Target,
-    Wanted,
-    resolve_classes,
-    resolve_contrast,
     split_targets,
 )
 
 Array = NDArray[Any]
 
 
-class Explainer(Subject):
+class Explainer(Explaining):
     """Explains one ONNX model by sharing ratio decomposition.
 
     Made with what `Subject` takes:
@@ -66,30 +52,6 @@ class Explainer(Subject):
 
     and with `method`: "srd", or another one by its name or as a `Method` (`srd_onnx.methods`), to compare with.
     """
-
-    def __init__(
-        self,
-        model: str | Path | bytes | onnx.ModelProto,
-        *,
-        method: str | Method = SRD,
-        **settings: Unpack[Settings],
-    ) -> None:
-        self.method = method_named(method) if isinstance(method, str) else method
-        if self.method is not None:
-            settings = peer_settings(self.method, settings)
-        super().__init__(model, **settings)
-
-    def with_method(self, method: Method | None, preset: str = DEFAULT_PRESET, **changes: Any) -> Self:
-        """The same model, explained by another method; by SRD (None) with these options.
-
-        Raises:
-            OptionError: an option means nothing, or nothing to this method.
-        """
-        if method is not None:
-            require_its_own(method, changes)
-        other = self.with_options("paper" if method else preset, **changes)
-        other.method = method
-        return other
 
     # Explaining
 
@@ -128,10 +90,48 @@ class Explainer(Subject):
         wanted = split_targets(targets)
         for chunk, size in self.chunks(inputs, at_least_one("batch_size", batch_size)):
             with runtime.enough_memory():
-                explained = list(self._explained(chunk, size, wanted))
+                explained = list(self.explained(chunk, size, wanted))
             for row in range(len(chunk)):
                 for by_row in explained:
                     yield from by_row[row]
+
+    def explain_many(
+        self,
+        inputs: Source | Iterable[Source],
+        targets: Target | Sequence[Target] | None = None,
+        *,
+        ahead: int = 4,
+        batch_size: int = 1,
+    ) -> Generator[Explanation | Failure, None, None]:
+        """A stream: as `explain_each`, of any iterable, while a thread reads the next inputs.
+
+        In order. What is wrong with one input (`InputError`) is a `Failure` in its place and does not stop the stream;
+        what is wrong with the model, an option or the iterable does. When the iterator is closed, or Ctrl-C interrupts
+        it, the thread finishes the input it is at and takes no other.
+
+        Args:
+            inputs: paths, photos or arrays, one by one; taken and read by the thread alone.
+            targets: as for `explain`.
+            ahead: how many inputs may wait, read, to be explained.
+            batch_size: as for `explain`; inputs of the same shape that follow each other run at once.
+
+        Raises:
+            as `explain`, but no InputError.
+        """
+        with closing(self.explain_numbered(inputs, targets, ahead=ahead, batch_size=batch_size)) as found:
+            yield from (one for _, one in found)
+
+    def explain_numbered(
+        self,
+        inputs: Source | Iterable[Source],
+        targets: Target | Sequence[Target] | None = None,
+        *,
+        ahead: int = 4,
+        batch_size: int = 1,
+    ) -> Generator[tuple[int, Explanation | Failure], None, None]:
+        """As `explain_many`, each with the number of the input that it is of, from 0: one may hold several rows."""
+        wanted, size = split_targets(targets), self.at_once(at_least_one("batch_size", batch_size))
+        return stream(self, inputs, wanted, size, at_least_one("ahead", ahead))
 
     def explain_forward(
         self, inputs: Sources, targets: Target | Sequence[Target] | None = None
@@ -145,7 +145,7 @@ class Explainer(Subject):
         found = []
         for chunk, size in self.chunks(inputs, 1):
             with runtime.enough_memory():
-                explained = list(self._explained(chunk, size, wanted, raised))
+                explained = list(self.explained(chunk, size, wanted, raised))
             found += [one for row in range(len(chunk)) for by_row in explained for one in by_row[row]]
         return found
 
@@ -162,7 +162,7 @@ class Explainer(Subject):
             passes: list[Passed] = []
             with runtime.enough_memory():
                 way = functools.partial(carried, watch=passes.append)
-                explained = list(single._explained(chunk, size, wanted, way))
+                explained = list(single.explained(chunk, size, wanted, way))
                 found += list(decisions(single, chunk, self.feeds(chunk, size), explained, passes))
         return found
 
@@ -268,130 +268,3 @@ class Explainer(Subject):
         if path is not None:
             atomic_write(path, model.SerializeToString())
         return model
-
-    # Inside
-
-    def _explained(
-        self, items: list[Item], size: int, wanted: Wanted, way: Way | None = None
-    ) -> Iterator[list[list[Explanation]]]:
-        """For each kind of target the explanations of each input."""
-        if wanted.classes:
-            yield self._classes(items, size, wanted, way)
-        if wanted.contrasts:
-            yield self._contrasts(items, size, wanted.contrasts, way)
-        for tensor in dict.fromkeys(at.tensor for at in wanted.selections):
-            alike = [at for at in wanted.selections if at.tensor == tensor]
-            yield self._selections(items, size, alike, way)
-
-    def _classes(
-        self, items: list[Item], size: int, wanted: Wanted, way: Way | None
-    ) -> list[list[Explanation]]:
-        run = self._run(
-            items, size, None, free=False, several=way is not None or wanted.class_count >= SEVERAL
-        )
-        first = wanted.classes[0]
-        # An index needs no prediction first.
-        scores = run.scores(first if isinstance(first, int) and first >= 0 else TOP_CLASS)
-        rows = [resolve_classes(wanted.classes, scores[i], self.labels) for i in range(len(items))]
-        columns = [[row[min(c, len(row) - 1)] for row in rows] for c in range(max(map(len, rows)))]
-        seeds = [np.array(c + [c[-1]] * (size - len(items)), np.int64) for c in columns]
-        results = run.results(seeds, way)
-        return [
-            [self._explanation(run, results[c], i, item, t, self.label(t)) for c, t in enumerate(rows[i])]
-            for i, item in enumerate(items)
-        ]
-
-    def _contrasts(
-        self, items: list[Item], size: int, wanted: Sequence[Contrast], way: Way | None
-    ) -> list[list[Explanation]]:
-        run = self._run(items, size, None, free=True, several=way is not None or len(wanted) >= SEVERAL)
-        scores = run.scores(None)
-        rows = [[resolve_contrast(one, scores[i], self.labels) for one in wanted] for i in range(len(items))]
-        seeds = [np.zeros((size, scores.shape[1]), scores.dtype) for _ in wanted]
-        for i, row in enumerate(rows):
-            for seed, (of, over) in zip(seeds, row, strict=True):
-                seed[i, of], seed[i, over] = 1, -1
-        results = run.results(seeds, way)
-        return [
-            [
-                self._explanation(run, result, i, item, f"{of}-over-{over}", self._rather(of, over))
-                for result, (of, over) in zip(results, rows[i], strict=True)
-            ]
-            for i, item in enumerate(items)
-        ]
-
-    def _rather(self, of: int, over: int) -> str:
-        names = (f"class {c}" if self.label(c) is None else f"{self.label(c)} ({c})" for c in (of, over))
-        return " rather than ".join(names)
-
-    def _selections(
-        self, items: list[Item], size: int, wanted: Sequence[At], way: Way | None
-    ) -> list[list[Explanation]]:
-        """Explanations of some elements of one tensor."""
-        run = self._run(
-            items, size, wanted[0].tensor, free=True, several=way is not None or len(wanted) >= SEVERAL
-        )
-        target = run.plan.target
-        has_batch = run.plan.roles[target.name].roles[:1] == (Role.BATCH,)
-        shape = target.shape[1:] if has_batch else target.shape
-        seeds = [np.tile(at.direction(shape), (size, 1)).astype(target.dtype) for at in wanted]
-        results = run.results(seeds, way)
-        return [
-            [
-                self._explanation(run, result, i, item, str(at), None)
-                for result, at in zip(results, wanted, strict=True)
-            ]
-            for i, item in enumerate(items)
-        ]
-
-    def _run(self, items: list[Item], size: int, explained: str | None, *, free: bool, several: bool) -> Run:
-        """What explains these items: pass by pass, or several targets by their ratios."""
-        shapes = self.shapes(items[0], size)
-        several = several and self.method is None
-        make = functools.partial(self._compiled, shapes, explained, free=free, several=several)
-        key = (tuple(sorted(shapes.items())), explained, free, several)
-        return Run(self.kept(key, make), self.feeds(items, size), None if explained else as_deployed(self))
-
-    def _compiled(
-        self, shapes: dict[str, tuple[int, ...]], explained: str | None, *, free: bool, several: bool
-    ) -> Ready:
-        require_channels(shapes[self.ports[0].name], self.ports[0])
-        case = self.case(shapes, explained, free=free)
-        if self.method is not None:
-            began = time.perf_counter()
-            return Attributing(self.method.make(self, case), time.perf_counter() - began)
-        maker = make_several if several else make_single
-        return maker(self.model.proto, case, RULES, EXPANSIONS, self.providers, self.threads)
-
-    def _explanation(
-        self, run: Run, result: Result, row: int, item: Item, target: int | str, label: str | None
-    ) -> Explanation:
-        ledger: dict[str, float] = {}
-        for name, amount in zip(result.booked, result.ledger[row], strict=True):
-            ledger[name] = ledger.get(name, 0.0) + float(amount)
-        maps = {name: np.asarray(array[row], np.float32) for name, array in result.relevance.items()}
-        seed, total = float(result.seed[row]), float(result.totals[row])
-        scores = np.asarray(result.scores[row], np.float32)
-        is_class = isinstance(target, int)
-        if row not in run.facts:
-            tops = (
-                tops_of(scores, run.deployed_scores(row), self.label) if is_class or label else {"top5": []}
-            )
-            run.facts[row] = describe(self, run.plan, item, self.method) | tops
-        sums = {"seed_value": seed, "sum_relevance": total, "sum_ledger": sum(ledger.values())}
-        rival = result.rival.of(row, self.label) if result.rival else None
-        complete, deployed = not self.method or self.method.complete, run.facts[row].get("deployed")
-        warned = warnings_of(*sums.values(), complete=complete, rival=rival, deployed=deployed)
-        meta = run.facts[row] | sums | {"rival": rival, "warnings": list(warned), "seconds": run.seconds}
-        return Explanation(
-            relevance=next(iter(maps.values())),
-            relevances=maps,
-            target=target,
-            logits=scores if is_class else np.array([seed], np.float32),
-            ledger=ledger,
-            residual=seed - total - sum(ledger.values()),
-            meta=meta,
-            image=item.image,
-            label=label,
-            name=item.name,
-        )

@@ -13,14 +13,15 @@ from srd_onnx.engine.compiling import (
     Array,
     Case,
     Compiled,
+    Reading,
     Result,
-    compile_model,
-    explanation_session,
+    is_finite,
     of_batch,
     plan_for,
     require_finite,
-    run_explanation,
+    run_reading,
 )
+from srd_onnx.engine.outline import Outline
 from srd_onnx.engine.plan import Plan
 from srd_onnx.engine.rule import RuleTable
 from srd_onnx.engine.seed import TOP_CLASS, elements
@@ -45,7 +46,7 @@ class Passing(Protocol):
     """What explains one target at a time: by SRD, or another method."""
 
     @property
-    def plan(self) -> Plan:
+    def outline(self) -> Outline:
         """What it does."""
 
     @property
@@ -66,20 +67,31 @@ class Passing(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Single:
-    """A session that explains one target by SRD, and the seconds that it took to compile."""
+    """A session that explains one target by SRD.
 
-    compiled: Compiled
+    Attributes:
+        reading: how to read what it gives.
+        seconds: that it took to compile.
+        compiled: makes what the session runs; asked for where a result is refused, to say why.
+    """
+
+    reading: Reading
     session: onnxruntime.InferenceSession
     seconds: float
+    compiled: Callable[[], Compiled]
 
     @property
-    def plan(self) -> Plan:
+    def outline(self) -> Outline:
         """What it does."""
-        return self.compiled.plan
+        return self.reading.outline
 
     def __call__(self, feeds: Mapping[str, Array], seed: Array) -> Result:
         """Explain one batch; see `Passing`."""
-        return run_explanation(self.session, self.compiled, feeds, seed)
+        result = run_reading(self.session, self.reading, feeds, seed)
+        if not is_finite(result):
+            compiled = self.compiled()
+            require_finite(result, compiled.plan, compiled.forward, feeds, self.session.get_providers())
+        return result
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,23 +104,13 @@ class Many:
     seconds: float
     rival: bool = True
 
+    @property
+    def outline(self) -> Outline:
+        """What they do."""
+        return self.plan.outline
+
 
 Ready = Passing | Many
-
-
-def make_single(
-    model: ModelProto,
-    case: Case,
-    rules: RuleTable,
-    expansions: ExpansionTable,
-    providers: Sequence[str],
-    threads: int | None,
-) -> Single:
-    """Compile for one target after the other; raises as `compile_model` does."""
-    began = time.perf_counter()
-    compiled = compile_model(model, case, rules, expansions)
-    session = explanation_session(compiled, providers, threads)
-    return Single(compiled, session, time.perf_counter() - began)
 
 
 def make_several(
@@ -160,9 +162,9 @@ class Run:
     _ratios: tuple[tuple[LayerRatios, ...], dict[str, Array]] | None = None
 
     @property
-    def plan(self) -> Plan:
+    def outline(self) -> Outline:
         """What is done."""
-        return self.ready.plan
+        return self.ready.outline
 
     @property
     def seconds(self) -> dict[str, float]:
@@ -173,10 +175,10 @@ class Run:
         """[N, K]; found by explaining `target` where that is what comes next (None for a free direction)."""
         if isinstance(self.ready, Many):
             return scores_of(self.ready.sessions, self._by_ratios(self.ready)[1])
-        batch = self.plan.batch
-        count = elements(self.plan.target, batch)
+        batch, explained = self.outline.batch, self.outline.target
+        count = elements(explained, batch)
         if target is None:
-            seed: Array = np.zeros((batch, count), self.plan.target.dtype)
+            seed: Array = np.zeros((batch, count), explained.dtype)
         else:
             seed = np.full(batch, target if target < count else TOP_CLASS, np.int64)
         self._first = self.ready(self.feeds, seed)
@@ -185,7 +187,7 @@ class Run:
     def deployed_scores(self, row: int) -> Array | None:
         """What the model alone says to an input, [K']; None where that is not asked for."""
         if self._deployed is None and self.deployed is not None:
-            self._deployed = self.deployed(self.feeds).reshape(self.plan.batch, -1)
+            self._deployed = self.deployed(self.feeds).reshape(self.outline.batch, -1)
         return None if self._deployed is None else self._deployed[row]
 
     def results(self, seeds: Sequence[Array], way: Way | None = None) -> list[Result]:

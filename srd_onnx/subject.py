@@ -14,6 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from graph_rules import EXPANSIONS, RULES
 from srd_onnx import zoo
+from srd_onnx.cache import place
+from srd_onnx.cache.keys import identity
 from srd_onnx.engine.compiling import Case, plan_for
 from srd_onnx.engine.options import DEFAULT_PRESET, NO_FOCUS, Options, options_of
 from srd_onnx.engine.plan import Plan
@@ -94,7 +96,7 @@ class Subject:
         compare: bool = True,
     ) -> None:
         entry = zoo.find(model) if isinstance(model, str) else None
-        self.model = load_model(entry.path if entry else model)
+        self.model = load_model(entry.path if entry else model, place.digests(identity()))
         entry = entry or zoo.find_by_sha256(self.model.sha256)
         self.fixed = {name: np.asarray(value).tolist() for name, value in (fixed or {}).items()}
         if fixed:
@@ -112,6 +114,7 @@ class Subject:
             entry.preprocess if entry else usual_preprocess(self.ports[0])
         )
         self.labels = _labels(labels, entry)
+        self.store = place.store()
         self._sessions: OrderedDict[Hashable, Any] = OrderedDict()
 
     # Looking at the model
@@ -190,8 +193,8 @@ class Subject:
         return self._other(preset=preset, options=options_of(preset, **changes))
 
     def with_model(self, proto: onnx.ModelProto) -> Self:
-        """The same, of another model with the same inputs and outputs (other weights)."""
-        return self._other(model=load_model(proto))
+        """The same, of another model with the same inputs and outputs (other weights), kept on no disk."""
+        return self._other(model=load_model(proto), store=None)
 
     def _other(self, **attributes: Any) -> Self:
         """A copy with other attributes, and sessions of its own."""

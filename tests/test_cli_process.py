@@ -94,7 +94,7 @@ def test_ctrl_c_before_the_first_result_leaves_nothing(
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("srd_onnx.explainer.Explainer.explain_each", stop)
+    monkeypatch.setattr("srd_onnx.explainer.Explainer.explain_numbered", stop)
     result = run("explain", "squeezenet11", sample_photo(), "-o", tmp_path / "out")
     assert (result.exit_code, result.stdout, result.stderr) == (130, "", "interrupted\n")
     assert not (tmp_path / "out").exists()

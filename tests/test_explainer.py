@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import helper
 
-from srd_onnx import Explainer, Explanation, runs
+from srd_onnx import Explainer, Explanation
 from srd_onnx.engine import compiling
 from srd_onnx.errors import (
     ImageError,
@@ -360,7 +360,7 @@ def test_a_second_input_of_the_same_shape_compiles_nothing(monkeypatch: pytest.M
         compiled.append(args[1].shapes)
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(runs, "compile_model", counted)
+    monkeypatch.setattr("srd_onnx.explaining.compile_model", counted)
     subject = make_explainer(pooled())
     subject.explain(DATA[:3])
     subject.explain(DATA[3], ["top2", 0])

@@ -179,8 +179,8 @@ def test_a_flat_side_has_no_likeness() -> None:
 
 
 def test_likeness_and_the_rival_by_hand() -> None:
-    plan = explainer().plan
-    (name,) = plan.boundary
+    plan = explainer().plan.outline
+    name = plan.boundary[0].name
     a, b = np.random.default_rng(0).standard_normal((2, SIDE * SIDE))
     assert likeness(plan, {name: a}, {name: b})[0] == pytest.approx(np.corrcoef(a, b)[0, 1])
     assert likeness(plan, {name: a}, {name: 2 * a + 1})[0] == pytest.approx(1)

@@ -6,6 +6,7 @@ import typer
 from typer.core import TyperGroup
 
 from srd_onnx.cli.apop import apop
+from srd_onnx.cli.cache import cache
 from srd_onnx.cli.check import check
 from srd_onnx.cli.compile import compile_command
 from srd_onnx.cli.console import error, note
@@ -53,6 +54,7 @@ app.command()(evaluate)
 app.command()(methods)
 app.command()(metrics)
 app.command()(models)
+app.command()(cache)
 
 
 def _show_version(asked: bool) -> None:  # noqa: FBT001 - a callback of typer

@@ -3,6 +3,7 @@
 import contextlib
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,7 +46,7 @@ from srd_onnx.cli.photos import (
     progress,
 )
 from srd_onnx.cli.preprocessing import parsed
-from srd_onnx.errors import InputError, SrdOnnxError
+from srd_onnx.errors import SrdOnnxError
 
 if TYPE_CHECKING:
     from srd_onnx.cli.record import Record
@@ -118,15 +119,26 @@ def _explain_all(
     explainer: "Explainer", images: Sequence[Path], targets: "Sequence[Target] | None", record: "Record"
 ) -> None:
     from srd_onnx.cli.record import FILE, unique_names
+    from srd_onnx.cli.summary import notes_after
+    from srd_onnx.inputs.stream import Failure
 
     names = unique_names(images, record.folder)
-    done = 0
+    at = 0
     try:
-        with progress("explaining", len(images)) as advance:
-            for image, name in zip(images, names, strict=True):
-                _explain_one(explainer, image, targets, name, record)
-                done += 1
-                advance()
+        with (
+            progress("explaining", len(images)) as advance,
+            closing(explainer.explain_numbered(images, targets)) as found,
+        ):
+            for index, one in found:
+                for _ in range(at, index):
+                    advance()
+                at = index
+                if isinstance(one, Failure):
+                    record.fail(images[index], one.error)
+                    continue
+                record.save(one, images[index], names[index])
+                for text in notes_after(one, explainer.labels):
+                    record.note(text)
     except KeyboardInterrupt:
         if not record.entries:
             raise
@@ -136,24 +148,10 @@ def _explain_all(
     except SrdOnnxError as problem:
         # What was written must not lie beside the list of an earlier run.
         if record.entries:
-            record.fail(images[done], problem)
+            record.fail(images[at], problem)
             with contextlib.suppress(SrdOnnxError):
                 record.write(complete=False)
         raise
-
-
-def _explain_one(
-    explainer: "Explainer", image: Path, targets: "Sequence[Target] | None", name: str, record: "Record"
-) -> None:
-    from srd_onnx.cli.summary import notes_after
-
-    try:
-        for explanation in explainer.explain_each(image, targets):
-            record.save(explanation, image, name)
-            for text in notes_after(explanation, explainer.labels):
-                record.note(text)
-    except InputError as problem:  # of this image; what is wrong with the model or an option ends the run
-        record.fail(image, problem)
 
 
 def _report(record: "Record", count: int, *, json: bool) -> None:

@@ -3,6 +3,7 @@
 import fnmatch
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from srd_onnx.engine.assemble import combined, exposed, pruned
 from srd_onnx.engine.backward import Backward, build, build_rival, map_of
 from srd_onnx.engine.boundary import tensor_named
 from srd_onnx.engine.options import Options
+from srd_onnx.engine.outline import Outline
 from srd_onnx.engine.plan import Plan, make_plan
 from srd_onnx.engine.rival import Rival, entered_value, has_rival, likeness
 from srd_onnx.engine.rule import RuleTable
@@ -24,12 +26,28 @@ from srd_onnx.graph.ir import Graph, Value
 from srd_onnx.graph.roles import Axes, Role
 from srd_onnx.graph.simplify import simplify
 from srd_onnx.ort.runtime import make_session, run
+from srd_onnx.ort.weights import light
 
 Array = NDArray[Any]
 RELEVANCE = "relevance"
 _SQUARABLE = 1e17  # the squared norm of a vector of greater numbers may overflow float32
 SEED, SCORES, CHOSEN, LEDGER = "srd.seed", "srd.scores", "srd.chosen", "srd.ledger"
 _RIVAL, _ENTERED, _BESIDE = "srd.rival", "srd.entered/", "srd.rival/"
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """What it takes to read the outputs of a compiled model. Plain data, which can be kept on the disk.
+
+    Attributes:
+        outline: of its plan.
+        outputs: what the engine asks the session for, `relevance` among them.
+        booked: what each column of the ledger is booked against.
+    """
+
+    outline: Outline
+    outputs: tuple[str, ...]
+    booked: tuple[str, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +67,11 @@ class Compiled:
     backward: Backward
     outputs: Mapping[str, tuple[str, Value]]
     booked: tuple[str, ...]
+
+    @property
+    def reading(self) -> Reading:
+        """What it takes to read its outputs."""
+        return Reading(self.plan.outline, tuple(self.outputs), self.booked)
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,11 +202,16 @@ def standalone(compiled: Compiled) -> ModelProto:
 
 
 def explanation_session(
-    compiled: Compiled, providers: Sequence[str], threads: int | None
+    compiled: Compiled, providers: Sequence[str], threads: int | None, *, keep: Path | None = None
 ) -> onnxruntime.InferenceSession:
-    """A session of the compiled model."""
-    model = pruned(combined(compiled.forward, compiled.backward, compiled.outputs))
-    return make_session(model.SerializeToString(), providers, threads)
+    """A session of the compiled model; `keep`: a file for the model as ONNX Runtime optimised it."""
+    nodes = compiled.plan.graph.nodes
+    known = {v.name: v.constant for n in nodes for v in n.inputs if v is not None and v.constant is not None}
+    forward, weights = light(compiled.forward, known)
+    model, emitted = light(pruned(combined(forward, compiled.backward, compiled.outputs)))
+    used = {tensor.name for tensor in model.graph.initializer}
+    weights = {name: array for name, array in (weights | emitted).items() if name in used}
+    return make_session(model.SerializeToString(), providers, threads, keep=keep, weights=weights)
 
 
 def run_explanation(
@@ -203,30 +231,46 @@ def run_explanation(
     Raises:
         NonFiniteError: if an activation or the relevance is not finite, naming the first such tensor.
     """
-    seed_input = TARGET if CHOSEN in compiled.outputs else DIRECTION
-    names = list(compiled.outputs)
+    result = run_reading(session, compiled.reading, feeds, seed)
+    require_finite(result, compiled.plan, compiled.forward, feeds, session.get_providers())
+    return result
+
+
+def run_reading(
+    session: onnxruntime.InferenceSession, reading: Reading, feeds: Mapping[str, Array], seed: Array
+) -> Result:
+    """As `run_explanation`, whether the result is finite or not."""
+    outline = reading.outline
+    seed_input = TARGET if CHOSEN in reading.outputs else DIRECTION
+    names = list(reading.outputs)
     found = dict(zip(names, run(session, names, {**feeds, seed_input: seed}), strict=True))
     maps = [found[name] for name in names if name.startswith(RELEVANCE)]
-    batch = compiled.backward.seeded.shape[0]
+    batch = outline.batch
     ledger = found.get(LEDGER, np.zeros((batch, 0), np.float32))
-    relevance = dict(zip((s.name for s in compiled.plan.sources), maps, strict=True))
+    relevance = dict(zip((s.name for s in outline.sources), maps, strict=True))
     totals: Array = sum(one.reshape(batch, -1).sum(axis=1, dtype=np.float64) for one in maps)
     rival = None
     if _RIVAL in found:
-        own, other = ({n: found[kind + n] for n in compiled.plan.boundary} for kind in (_ENTERED, _BESIDE))
-        rival = Rival(found[_RIVAL], likeness(compiled.plan, own, other))
-    result = Result(
+        names = [value.name for value in outline.boundary]
+        own, other = ({n: found[kind + n] for n in names} for kind in (_ENTERED, _BESIDE))
+        rival = Rival(found[_RIVAL], likeness(outline, own, other))
+    return Result(
         relevance,
         totals,
         found[SEED],
         found[SCORES],
         ledger,
-        compiled.booked,
+        reading.booked,
         found.get(CHOSEN),
         rival,
     )
-    require_finite(result, compiled.plan, compiled.forward, feeds, session.get_providers())
-    return result
+
+
+def is_finite(result: Result) -> bool:
+    """Whether a result holds neither NaN nor infinity, but for scores of -inf: those under a mask."""
+    # A sum in double precision is finite exactly where all that it adds up is.
+    numbers = all(np.isfinite(a).all() for a in (result.totals, result.seed, result.ledger))
+    return numbers and bool((result.scores < np.inf).all())
 
 
 def require_finite(
@@ -237,9 +281,7 @@ def require_finite(
     Raises:
         NonFiniteError: naming the first activation that is not finite, or else saying what overflows.
     """
-    # A sum in double precision is finite exactly where all that it adds up is.
-    numbers = all(np.isfinite(a).all() for a in (result.totals, result.seed, result.ledger))
-    if numbers and (result.scores < np.inf).all():  # a score under a mask is -inf
+    if is_finite(result):
         return
     graph = plan.graph
     producers = graph.producers

@@ -4,11 +4,13 @@ import difflib
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Literal
 
 from srd_onnx.engine.boundary import behind_integers, below, encoder, named, scales, tensor_named
 from srd_onnx.engine.crossing import Crossed, Gap, before_link, cross
 from srd_onnx.engine.options import ENCODER, NO_FOCUS, SCALES, Options
+from srd_onnx.engine.outline import Outline
 from srd_onnx.engine.rule import Rule, RuleTable
 from srd_onnx.errors import (
     LayoutError,
@@ -75,6 +77,20 @@ class Plan:
     def batch(self) -> int:
         """How many inputs are explained at once."""
         return batch_size(self.roles, self.sources)
+
+    @cached_property
+    def outline(self) -> Outline:
+        """What of it is still needed once the model is compiled."""
+        boundary = tuple(self.graph.values[name] for name in self.boundary)
+        values = (*self.sources, self.target, *boundary)
+        return Outline(
+            self.sources,
+            self.target,
+            boundary,
+            {value.name: self.roles[value.name] for value in values},
+            self.batch,
+            {step.node.origins[0]: step.approximate for step in self.steps if step.approximate},
+        )
 
     @property
     def preactivations(self) -> tuple[Value, ...]:

@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srd_onnx.correlation import pearson
+from srd_onnx.engine.outline import Outline
 from srd_onnx.engine.plan import Plan
 from srd_onnx.engine.seed import elements
 from srd_onnx.graph.ir import Array, Value
 from srd_onnx.graph.roles import Role
-from srd_onnx.sharing.feeds import position_shape
 
 FEWEST = 8  # positions of the boundary: of fewer a correlation is high by chance too often
 
@@ -47,19 +47,19 @@ def entered_value(plan: Plan, name: str) -> Value:
     return Value("", plan.roles[name].position_shape(value), value.dtype)
 
 
-def by_item(plan: Plan, name: str, entered: Array) -> NDArray[np.float64]:
+def by_item(outline: Outline, value: Value, entered: Array) -> NDArray[np.float64]:
     """What entered at a tensor of the boundary as [N, positions]; the batch may be any of its axes."""
-    roles = plan.roles[name].roles
-    grid = np.asarray(entered, np.float64).reshape(position_shape(plan, plan.graph.values[name]))
-    if Role.BATCH in roles:
-        grid = np.moveaxis(grid, roles.index(Role.BATCH), 0)
-    return np.asarray(grid.reshape(plan.batch, -1), np.float64)
+    axes = outline.roles[value.name]
+    grid = np.asarray(entered, np.float64).reshape(axes.position_shape(value))
+    if Role.BATCH in axes.roles:
+        grid = np.moveaxis(grid, axes.roles.index(Role.BATCH), 0)
+    return np.asarray(grid.reshape(outline.batch, -1), np.float64)
 
 
-def likeness(plan: Plan, own: Mapping[str, Array], other: Mapping[str, Array]) -> NDArray[np.float64]:
+def likeness(outline: Outline, own: Mapping[str, Array], other: Mapping[str, Array]) -> NDArray[np.float64]:
     """Pearson's correlation [N] over all positions of the boundary; NaN where one side is flat or not finite."""
     a, b = (
-        np.concatenate([by_item(plan, name, side[name]) for name in plan.boundary], axis=1)
+        np.concatenate([by_item(outline, v, side[v.name]) for v in outline.boundary], axis=1)
         for side in (own, other)
     )
     return np.array([pearson(one, beside) for one, beside in zip(a, b, strict=True)])

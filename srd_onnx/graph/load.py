@@ -3,6 +3,7 @@
 import hashlib
 import math
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from google.protobuf.message import (  # type: ignore[import-untyped]
 )
 from onnx import TensorProto, checker, inliner
 
+from srd_onnx.cache.digests import Digests, stamp_of
 from srd_onnx.errors import EmptyGraphError, InvalidModelError, NotAnOnnxFileError, OpsetError
 from srd_onnx.graph.expand import is_own, own_up
 from srd_onnx.graph.external_data import LIMIT, nodes, read_external_data, too_large
@@ -69,8 +71,10 @@ class LoadedModel:
     parameters: int
 
 
-def load_model(source: str | Path | bytes | onnx.ModelProto) -> LoadedModel:
+def load_model(source: str | Path | bytes | onnx.ModelProto, digests: Digests | None = None) -> LoadedModel:
     """Read, check and normalise a model. `source` itself is never changed.
+
+    `digests` remembers files that were hashed and found right before: neither is done again.
 
     Raises:
         NotAnOnnxFileError: no such file, a folder, empty, another format, or cut short.
@@ -82,18 +86,38 @@ def load_model(source: str | Path | bytes | onnx.ModelProto) -> LoadedModel:
     """
     path = Path(source) if isinstance(source, str | Path) else None
     where = str(path) if path else "the model"
+    before = stamp_of(path) if digests and path else None
     data = _bytes_of(source, where)
-    proto = _parsed(data, where)
+    known = digests.find(path) if digests and path else None
+    if known is not None:
+        return _loaded(_parsed(data, where), path, known)
+    with ThreadPoolExecutor(1) as beside:
+        digest = beside.submit(hashlib.sha256, data)
+        proto = _parsed(data, where)
+        files = _checked(proto, data, path, where)
+        loaded = _loaded(proto, path, _hexdigest(digest.result(), files))
+    if digests and path and before and not files:
+        digests.remember(path, before, loaded.sha256)
+    return loaded
+
+
+def _checked(proto: onnx.ModelProto, data: bytes, path: Path | None, where: str) -> list[Path]:
+    """Read external data into it, refuse what is no sound model, and give the external files."""
     _check_text(proto, where)
     files = read_external_data(proto, path, len(data))
     _check_not_empty(proto.graph, where)
-    opset = default_opset(proto)
-    producer = f"{proto.producer_name} {proto.producer_version}".strip()
     renamed = _shorten_domain(proto)
     _check(proto, None if files or renamed else data, where)
+    return files
+
+
+def _loaded(proto: onnx.ModelProto, path: Path | None, digest: str) -> LoadedModel:
+    opset = default_opset(proto)
+    producer = f"{proto.producer_name} {proto.producer_version}".strip()
+    _shorten_domain(proto)
     _normalise(proto)
     parameters = _parameters(proto.graph)
-    return LoadedModel(_runnable(proto, opset), path, _sha256(data, files), opset, producer, parameters)
+    return LoadedModel(_runnable(proto, opset), path, digest, opset, producer, parameters)
 
 
 def _bytes_of(source: str | Path | bytes | onnx.ModelProto, where: str) -> bytes:
@@ -281,8 +305,7 @@ def _parameters(graph: onnx.GraphProto) -> int:
     return loose + total
 
 
-def _sha256(data: bytes, files: list[Path]) -> str:
-    digest = hashlib.sha256(data)
+def _hexdigest(digest: "hashlib._Hash", files: list[Path]) -> str:
     for path in files:
         with path.open("rb") as file:
             while block := file.read(1 << 20):

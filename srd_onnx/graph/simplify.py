@@ -33,7 +33,8 @@ from srd_onnx.graph.ir import Graph, OpKey
 from srd_onnx.graph.opset import default_opset, name_nodes, to_opset
 from srd_onnx.graph.walk import walk
 from srd_onnx.ort.errors import ORT_ERRORS, short_message
-from srd_onnx.ort.runtime import CPU, make_session, run
+from srd_onnx.ort.runtime import CPU, make_session, run, with_weights
+from srd_onnx.ort.weights import light
 
 # Emitted nodes use the forms that operators have had since this opset (axes as inputs of every Reduce*).
 WORKING_OPSET = 18
@@ -241,12 +242,18 @@ def optimised(model: ModelProto) -> ModelProto:
     options.add_session_config_entry("session.disable_quant_qdq", "1")
     # It is never run, so its kernels need not lay out their weights.
     options.add_session_config_entry("session.disable_prepacking", "1")
+    given, weights = light(model)
+    with_weights(options, weights)
     with tempfile.TemporaryDirectory(prefix="srd-onnx-") as folder:
         path = Path(folder) / "folded.onnx"
         options.optimized_model_filepath = str(path)
+        # Of one piece, it would be parsed with its weights; so these are read once, into their place.
+        prefix = "session.optimized_model_external_initializers_"
+        options.add_session_config_entry(prefix + "file_name", "weights.bin")
+        options.add_session_config_entry(prefix + "min_size_in_bytes", "4096")
         try:
             ort.InferenceSession(
-                model.SerializeToString(),
+                given.SerializeToString(),
                 options,
                 providers=["CPUExecutionProvider"],
                 disabled_optimizers=_KEPT_APART,

@@ -41,7 +41,9 @@ class Item:
         return {name: array.shape for name, array in self.data.items()}
 
 
-def read_items(sources: Sources, ports: Sequence[Port], preprocess: Transform) -> Iterator[Item]:
+def read_items(
+    sources: Sources, ports: Sequence[Port], preprocess: Transform, *, first: int = 0
+) -> Iterator[Item]:
     """One item per input, read lazily.
 
     Args:
@@ -50,6 +52,7 @@ def read_items(sources: Sources, ports: Sequence[Port], preprocess: Transform) -
             layout; for a model with several inputs a mapping from their names to arrays, or several of these.
         ports: the model's inputs.
         preprocess: makes model input [h, w, C] from a photo.
+        first: the number of the first source, by which what has no name is named.
 
     Raises:
         ImageError: a photo cannot be read.
@@ -62,7 +65,7 @@ def read_items(sources: Sources, ports: Sequence[Port], preprocess: Transform) -
         raise InputError(
             f"the inputs are a path, a numpy array or a list of these, not a {type(sources).__name__}"
         )
-    for number, source in enumerate(sources):
+    for number, source in enumerate(sources, first):
         if isinstance(source, str | Path) and Path(source).suffix.lower() in ARRAY_FILES:
             yield from _from_array_file(Path(source), ports, number)
             continue

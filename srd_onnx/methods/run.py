@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from srd_onnx.engine.compiling import Result
-from srd_onnx.engine.plan import Plan
+from srd_onnx.engine.outline import Outline
 from srd_onnx.errors import NonFiniteError
 from srd_onnx.graph.ir import Array
 from srd_onnx.methods.method import Attribute
@@ -20,9 +20,9 @@ class Attributing:
     seconds: float
 
     @property
-    def plan(self) -> Plan:
+    def outline(self) -> Outline:
         """What it does."""
-        return self.attribute.plan
+        return self.attribute.plan.outline
 
     def __call__(self, feeds: Mapping[str, Array], seed: Array) -> Result:
         """Explain one batch; see `srd_onnx.runs.Passing`.

@@ -8,6 +8,7 @@ import platform
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -46,6 +47,7 @@ _log = logging.getLogger("srd_onnx")
 
 # The second puts pairs of QuantizeLinear and DequantizeLinear around a Reshape; of int8 since opset 21 wrong ones.
 _QUANTISING = ["WeightBiasQuantization", "QDQPropagationTransformer"]
+_WEIGHTS = "weights.bin"  # of a kept model, beside it: mapped into memory, not read
 _FATAL_ONLY = 4  # ONNX Runtime's log levels: 0 verbose, 1 info, 2 warning, 3 error, 4 fatal
 _OUT_OF_MEMORY = re.compile(r"failed to allocate|out of memory|bad_alloc", re.IGNORECASE)
 
@@ -93,22 +95,26 @@ def choose_providers(
 
 
 def make_session(
-    model_bytes: bytes,
+    model: bytes | Path,
     providers: Sequence[str],
     threads: int | None = None,
     *,
     optimise: bool = True,
     as_written: bool = True,
+    keep: Path | None = None,
+    weights: Mapping[str, NDArray[Any]] | None = None,
 ) -> onnxruntime.InferenceSession:
     """Open a silent session that runs on the first of `providers`, or says why it does not.
 
     Args:
-        model_bytes: a serialised model, its weights inside.
+        model: a serialised model, its weights inside; or the file of one that `keep` wrote.
         providers: as `choose_providers` returns them, the wanted one first.
         threads: threads within one operator; None leaves the choice to ONNX Runtime.
         optimise: let ONNX Runtime fuse and reorder; without it every node runs as written.
         as_written: do not let it quantise more than the model does. By default it quantises float weights between
             quantised activations, with one scale for a whole tensor.
+        keep: a file to write the optimised model into, and its weights beside it; only for this kind of processor.
+        weights: of a model from `weights.light`, which has them not inside.
 
     Raises:
         InvalidModelError: ONNX Runtime refuses the model.
@@ -120,14 +126,15 @@ def make_session(
     try:
         with silenced():
             session = onnxruntime.InferenceSession(
-                model_bytes,
-                _options(threads, optimise=optimise),
+                str(model) if isinstance(model, Path) else model,
+                with_weights(_options(threads, optimise=optimise, keep=keep), weights or {}),
                 providers=[(name, CUDA_OPTIONS if name == CUDA else {}) for name in providers],
                 enable_fallback=0,
                 disabled_optimizers=_QUANTISING if as_written else [],
             )
     except ORT_ERRORS as error:
         raise _translated(error, "ONNX Runtime cannot load the model", otherwise=InvalidModelError) from error
+    session.srd_weights = weights  # it reads their memory, and does not hold them
     used = session.get_providers()
     if providers and used[:1] != [providers[0]]:
         raise ProviderError(
@@ -178,11 +185,16 @@ def versions() -> dict[str, str]:
     }
 
 
-def _options(threads: int | None, *, optimise: bool) -> onnxruntime.SessionOptions:
+def _options(threads: int | None, *, optimise: bool, keep: Path | None = None) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _FATAL_ONLY
     level = onnxruntime.GraphOptimizationLevel
     options.graph_optimization_level = level.ORT_ENABLE_ALL if optimise else level.ORT_DISABLE_ALL
+    if keep is not None:
+        options.optimized_model_filepath = str(keep)
+        prefix = "session.optimized_model_external_initializers_"
+        options.add_session_config_entry(prefix + "file_name", _WEIGHTS)
+        options.add_session_config_entry(prefix + "min_size_in_bytes", "1024")
     if threads is None and hasattr(os, "sched_getaffinity"):
         allowed = len(os.sched_getaffinity(0))
         if allowed < (os.cpu_count() or 1):
@@ -191,6 +203,16 @@ def _options(threads: int | None, *, optimise: bool) -> onnxruntime.SessionOptio
             threads = allowed
     if threads is not None:
         options.intra_op_num_threads = threads
+    return options
+
+
+def with_weights(
+    options: onnxruntime.SessionOptions, weights: Mapping[str, NDArray[Any]]
+) -> onnxruntime.SessionOptions:
+    """Options for a model from `weights.light`; the arrays must live as long as the session."""
+    if weights:
+        values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
+        options.add_external_initializers(list(weights), values)
     return options
 
 

@@ -303,7 +303,7 @@ def rivals(
     start = _head_of(ready.heads[0], found, pair).start
     names = plan.boundary
     own = [{n: several.entered[n][:, t] for n in names} for t in range(len(seeds))]
-    likes = [[likeness(plan, one, {n: start[n][:, c] for n in names}) for c in (0, 1)] for one in own]
+    likes = [[likeness(plan.outline, one, {n: start[n][:, c] for n in names}) for c in (0, 1)] for one in own]
     return [
         Rival(np.where(seed == best, pair[1], best), np.where(seed == best, second, first))
         for seed, (first, second) in zip(seeds, likes, strict=True)
