@@ -1,11 +1,12 @@
 """Can this model be explained, and how exactly? Every node that relevance would cross, as plain data."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import onnx
 
+from srd_onnx.cost import Cost, costs, total
 from srd_onnx.engine.crossing import Gap
 from srd_onnx.engine.plan import Plan, Step
 from srd_onnx.errors import UnsupportedCaseError, UnsupportedOpError
@@ -36,6 +37,7 @@ class CheckedNode:
         form: "routes" (relevance moves without a ratio), "position", "cotangent", or both; "" where gaps
             elsewhere leave it open.
         why: what makes it approximate, or what is missing.
+        cost: of explaining it; None where that was not asked for.
     """
 
     names: tuple[str, ...]
@@ -44,6 +46,7 @@ class CheckedNode:
     form: str
     status: Status
     why: str | None
+    cost: Cost | None = None
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ class CheckReport:
         boundary: the tensors at which sharing ratios take over; empty where gaps leave it open.
         focus: those of the passes that sharpen the map, coarse to fine.
         problem: what keeps the model from being explained, None if nothing does.
+        cost: of all nodes together; None where that was not asked for.
     """
 
     path: str | None
@@ -74,6 +78,7 @@ class CheckReport:
     focus: tuple[str, ...]
     nodes: tuple[CheckedNode, ...]
     problem: str | None
+    cost: Cost | None = None
 
     @property
     def explainable(self) -> bool:
@@ -91,8 +96,10 @@ class CheckReport:
         return {"explainable": self.explainable, "counts": counts} | asdict(self)
 
 
-def check_model(explainer: "Explainer") -> CheckReport:
+def check_model(explainer: "Explainer", *, cost: bool = False) -> CheckReport:
     """Look at everything up to the session: the plan, and whether each rule takes this use of its operator.
+
+    `cost`: count multiply-adds too, where it can be explained.
 
     Raises:
         LayoutError: the axes cannot be told apart.
@@ -107,6 +114,10 @@ def check_model(explainer: "Explainer") -> CheckReport:
     except (UnsupportedOpError, UnsupportedCaseError) as error:
         problem = str(error)
     loaded = explainer.model
+    nodes = _nodes(plan, problem) if plan else ()
+    counted = costs(explainer) if cost and problem is None else None
+    if counted is not None:
+        nodes = tuple(replace(node, cost=counted[node.names[0]]) for node in nodes)
     return CheckReport(
         path=str(loaded.path) if loaded.path else None,
         sha256=loaded.sha256,
@@ -123,8 +134,9 @@ def check_model(explainer: "Explainer") -> CheckReport:
         target_tensor=plan.target.name if plan else None,
         boundary=plan.boundary if plan else (),
         focus=tuple(name for one in plan.focus for name in one.boundary) if plan else (),
-        nodes=_nodes(plan, problem) if plan else (),
+        nodes=nodes,
         problem=problem,
+        cost=total(counted) if counted is not None else None,
     )
 
 

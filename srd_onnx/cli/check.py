@@ -1,6 +1,6 @@
 """`srd-onnx check MODEL`."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -24,7 +24,13 @@ from srd_onnx.cli.options import (
 
 if TYPE_CHECKING:
     from srd_onnx.check import CheckReport, Tensor
+    from srd_onnx.cost import Cost
 
+CostOption = Annotated[
+    bool,
+    typer.Option("--cost", help="Count what explaining each node costs: multiply-adds, and numbers written."),
+]
+_MILLION = 1e6
 _STYLES = {"exact": "green", "approximate": "yellow", "no rule": "bold red"}
 
 
@@ -39,6 +45,7 @@ def check(
     focus: FocusOption = None,
     smooth: SmoothOption = None,
     layout: LayoutOption = None,
+    cost: CostOption = False,
     json: JsonOption = False,
 ) -> None:
     """Say whether MODEL can be explained, and how exactly: every node that relevance would cross.
@@ -60,7 +67,7 @@ def check(
         layout=layout_of(layout),
         providers="cpu",
     )
-    report = check_model(explainer)
+    report = check_model(explainer, cost=cost)
     if json:
         write_json(to_json(report.to_dict(), indent=2))
     else:
@@ -80,6 +87,12 @@ def _show(report: "CheckReport") -> None:
             console.print(cell(f"({number}) {why}"), soft_wrap=True)
     exact, near, none = (report.count(status) for status in ("exact", "approximate", "no rule"))
     console.print(f"{len(report.nodes)} nodes: {exact} exact, {near} approximate, {none} without a rule")
+    if report.cost is not None:
+        ahead, back, written = (n / _MILLION for n in _numbers(report.cost))
+        console.print(
+            f"multiply-adds: {ahead:,.0f} M forward, {back:,.0f} M backward ({back / max(ahead, 1e-9):.2f} ×); "
+            f"{written:,.1f} M numbers written backward"
+        )
     if report.problem is None:
         console.print(Text("It can be explained.", "bold green"))
     else:
@@ -120,16 +133,23 @@ def _signature(tensors: "tuple[Tensor, ...]") -> str:
     return ", ".join(f"{t.name} {t.dtype}[{', '.join(map(str, t.shape))}]" for t in tensors)
 
 
+def _numbers(cost: "Cost") -> tuple[int, int, int]:
+    return cost.forward, cost.backward, cost.written
+
+
 def _table(report: "CheckReport", reasons: list[str]) -> Table:
     table = table_of("node")
     for name in ("operator", "rule", "form", "status"):
         table.add_column(name, overflow="fold", no_wrap=True)
+    if report.cost is not None:
+        for name in ("forward M", "backward M", "written M"):
+            table.add_column(name, justify="right", no_wrap=True)
     for node in report.nodes:
         status = Text(node.status, _STYLES[node.status])
         if node.why and node.why != report.problem:
             status += Text(f" ({reasons.index(node.why) + 1})")
         names = cell(" + ".join(node.names))
-        table.add_row(
-            names, cell(node.operator.removeprefix("ai.onnx::")), cell(node.rule or "-"), node.form, status
-        )
+        operator = cell(node.operator.removeprefix("ai.onnx::"))
+        counted = [f"{n / _MILLION:.2f}" for n in _numbers(node.cost)] if node.cost is not None else []
+        table.add_row(names, operator, cell(node.rule or "-"), node.form, status, *counted)
     return table
