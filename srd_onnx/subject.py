@@ -182,7 +182,8 @@ class Subject:
         """What to compile for inputs of these shapes: see `engine.compiling.Case`; `boundary` replaces the option."""
         start = {port.name: port.axes for port in self.ports}
         options = replace(self.options, boundary=boundary, focus=NO_FOCUS) if boundary else self.options
-        return Case(shapes, start, options, explained, free=free, rival=self.compare)
+        blocks = self.provider == runtime.CPU
+        return Case(shapes, start, options, explained, free=free, blocks=blocks, rival=self.compare)
 
     def with_changed(self, **changes: Any) -> Self:
         """The same model with some options changed."""

@@ -11,7 +11,6 @@ from onnx import ModelProto
 
 from srd_onnx.apop.replay import Replayer, again
 from srd_onnx.engine.assemble import pruned, require_free, tensor_info, with_outputs
-from srd_onnx.engine.emit import Emitter
 from srd_onnx.engine.plan import Plan, Step
 from srd_onnx.engine.rule import Flows, RuleTable
 from srd_onnx.engine.seed import elements
@@ -112,7 +111,7 @@ class _Replay:
 
     def __init__(self, plan: Plan, rules: RuleTable, pattern: Pattern) -> None:
         self.plan, self.pattern = plan, pattern
-        self.emit = Emitter(plan.graph, plan.roles, plain=True, prefix="replay")
+        self.emit = plan.emitter(plain=True, prefix="replay")
         self.steps = {step.node.name: step for step in plan.steps}
         read = {step.node.input(i).name for step in plan.steps for i in step.carriers} | {plan.target.name}
         self.replayer = Replayer(self.emit, rules, frozenset(read), plan.target.dtype)

@@ -105,13 +105,13 @@ def build_cotangents(plan: Plan, policy: Policy = DERIVATIVE, *, free: bool = Fa
         UnsupportedCaseError: if a rule does not cover this use of its operator.
     """
     plan.require_complete()
-    return _Pass(plan, Emitter(plan.graph, plan.roles, tangent=plan.tangent), policy).arriving(free=free)
+    return _Pass(plan, plan.emitter(), policy).arriving(free=free)
 
 
 def build_head(plan: Plan, *, free: bool = False) -> Head:
     """Emit the backward pass down to the boundary only; see `build`."""
     plan.require_complete()
-    return _Pass(plan, Emitter(plan.graph, plan.roles)).head(free=free)
+    return _Pass(plan, plan.emitter()).head(free=free)
 
 
 def build_rival(plan: Plan, emit: Emitter) -> Head:
@@ -134,7 +134,7 @@ def build(plan: Plan, *, tangent: bool = False, free: bool = False, plain: bool 
         UnsupportedCaseError: if a rule does not cover this use of its operator.
     """
     plan.require_complete()
-    emit = Emitter(plan.graph, plan.roles, tangent=tangent or plan.tangent, plain=plain)
+    emit = plan.emitter(tangent=tangent, plain=plain)
     made = _Pass(plan, emit).run(free=free)
     finer = [_Pass(one, emit).run(free=free).relevance for one in plan.focus]
     relevance, ledger = {}, list(made.ledger)

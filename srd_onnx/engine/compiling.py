@@ -106,6 +106,7 @@ class Case:
         free: seed with a direction instead of an index.
         tangent: the true derivative instead of the map with the activation pattern held fixed.
         plain: emit the backward pass as the definition is written, not by what is cheaper.
+        blocks: it is for ONNX Runtime's CPU provider, which keeps channels in blocks.
         rival: compare what enters at the boundary with what enters for the strongest other class.
     """
 
@@ -116,6 +117,7 @@ class Case:
     free: bool = False
     tangent: bool = False
     plain: bool = False
+    blocks: bool = True
     rival: bool = True
 
 
@@ -136,7 +138,8 @@ def plan_for(
 ) -> tuple[ModelProto, Plan]:
     """The simplified model and its plan; raises as its parts do."""
     forward, graph = simplify(model, case.shapes, expansions, rules)
-    return forward, make_plan(graph, case.start, rules, case.options, case.explained, tangent=case.tangent)
+    plan = make_plan(graph, case.start, rules, case.options, case.explained, tangent=case.tangent)
+    return forward, replace(plan, blocks=case.blocks)
 
 
 def compile_model(

@@ -28,6 +28,7 @@ class Emitter:
         tangent: true for the true derivative, false for the map with the activation pattern held fixed.
         prefix: of the names of what it makes.
         plain: every node by its VJP, as the definition is written; not by what is cheaper (docs/speed.md).
+        blocks: what is emitted is for ONNX Runtime's CPU provider, see `blocked`.
         masked: numbers may be infinite where nothing flows (scores under a mask); by default where a constant of the
             graph is, or a sum of few such constants would be.
         forward: every tensor of the forward graph, constants included, by name.
@@ -45,12 +46,14 @@ class Emitter:
         tangent: bool = False,
         masked: bool | None = None,
         plain: bool = False,
+        blocks: bool = True,
         prefix: str = "srd",
     ) -> None:
         self._prefix = prefix
         self.roles = roles
         self.tangent = tangent
         self.plain = plain
+        self.blocks = blocks and not plain
         self.masked = graph.masked if masked is None else masked
         self.nodes: list[NodeProto] = []
         self.initializers: list[TensorProto] = []
@@ -137,13 +140,13 @@ class Emitter:
         return self.roles[value.name]
 
     def blocked(self, value: Value) -> bool:
-        """Whether ONNX Runtime can keep a tensor in blocks of channels on a CPU, as it does behind convolutions.
+        """Whether ONNX Runtime's CPU provider can keep a tensor in blocks of channels, as it does behind convolutions.
 
         Then a sum over channels and a factor for each position are better written as convolutions with ones, which
         stay in that layout; anything else has to be brought out of it and back.
         """
         return (
-            not self.plain
+            self.blocks
             and value.rank == 4
             and value.dtype == np.float32
             and value.shape[1] % BLOCK == 0

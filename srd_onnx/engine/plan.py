@@ -9,6 +9,7 @@ from typing import Literal
 
 from srd_onnx.engine.boundary import behind_integers, below, encoder, named, scales, tensor_named
 from srd_onnx.engine.crossing import Crossed, Gap, before_link, cross
+from srd_onnx.engine.emit import Emitter
 from srd_onnx.engine.options import ENCODER, NO_FOCUS, SCALES, Options
 from srd_onnx.engine.outline import Outline
 from srd_onnx.engine.rule import Rule, RuleTable
@@ -58,7 +59,7 @@ class Plan:
     `steps` runs from the target back to the input. `shares` names the tensors whose relevance is a scalar per
     position (the boundary and what lies before it). `boundary` names where cotangents are collapsed. `tangent`: it is
     for the true derivative, which goes through gates and statistics too. `focus` are the plans of the passes that
-    sharpen the map of this one.
+    sharpen the map of this one. `blocks`: it is for ONNX Runtime's CPU provider, see `Emitter.blocked`.
     """
 
     graph: Graph
@@ -72,6 +73,18 @@ class Plan:
     options: Options
     tangent: bool = False
     focus: tuple["Plan", ...] = ()
+    blocks: bool = True
+
+    def emitter(self, *, plain: bool = False, tangent: bool = False, prefix: str = "srd") -> Emitter:
+        """What takes the backward nodes; the true derivative if that is asked for, or the plan is for it."""
+        return Emitter(
+            self.graph,
+            self.roles,
+            tangent=tangent or self.tangent,
+            plain=plain,
+            blocks=self.blocks,
+            prefix=prefix,
+        )
 
     @property
     def batch(self) -> int:

@@ -139,7 +139,7 @@ class _Probes:
 
 
 def _probes(plan: Plan, step: Step, output: int) -> _Probes:
-    emit = Emitter(plan.graph, plan.roles)
+    emit = plan.emitter()
     value = step.node.outputs[output]
     assert value is not None
     shares = [PROBE if i == output else None for i in range(len(step.node.outputs))]
@@ -196,7 +196,7 @@ def _everywhere(fed: Feeds, shape: tuple[int, ...]) -> Feeds:
 
 def needed(plan: Plan, step: Step, output: int) -> list[str]:
     """The computed tensors that the spread of a step reads: none, unless its structure depends on the data."""
-    emit = Emitter(plan.graph, plan.roles)
+    emit = plan.emitter()
     shares = [PROBE if i == output else None for i in range(len(step.node.outputs))]
     step.rule.spread(emit, step.node, shares)
     return [name for name, value in read_by(emit.nodes, plan.graph).items() if value.constant is None]

@@ -146,7 +146,7 @@ def ratio_model(plan: Plan, forward: ModelProto, *, also: Sequence[str] = ()) ->
         UnsupportedCaseError: if a rule does not cover this use of its operator.
     """
     plan.require_complete()
-    emit = Emitter(plan.graph, plan.roles)
+    emit = plan.emitter()
     emitted: dict[tuple[str, int], _Emitted] = {}
     feeds: dict[tuple[str, int], dict[int, Feeds]] = {}
     reads: dict[str, None] = {}
@@ -184,7 +184,7 @@ def structure_of(plan: Plan) -> tuple[tuple[Step, LayerRatios], ...]:
     """Each step with what feeds what, an equal part each in place of ratios; nothing feeds where data decides that."""
     found = []
     for step, output, value in shared_steps(plan):
-        emit = Emitter(plan.graph, plan.roles)
+        emit = plan.emitter()
         taps = step.rule.taps(emit, step.node) if step.rule.taps and not step.routes else None
         if taps is not None:
             feeds = {taps.operand: _declared(plan, step, taps)}
@@ -307,7 +307,7 @@ def _scanned(
     require_few(step, math.prod(comb), math.prod(shape))
     colours = _colours(shape, comb)
     combs = (colours == np.arange(math.prod(comb)).reshape(-1, *[1] * len(shape))).astype(value.dtype)
-    inner = Emitter(plan.graph, plan.roles, prefix=f"{along}/scan")
+    inner = plan.emitter(prefix=f"{along}/scan")
     flows = _back(inner, step, output, inner("Mul", along, PROBE))
     shares = {i: collapse(inner, step.node.input(i), flow) for i, flow in flows.items()}
     varying, body = {PROBE}, []
