@@ -131,6 +131,17 @@ def resnet50(seed: int = 0) -> onnx.ModelProto:
     return net.model()
 
 
+def chain(depth: int, seed: int = 0) -> onnx.ModelProto:
+    """So many 3x3 convolutions of 32 channels on 56 x 56 positions, each with a Relu, before mean and scores."""
+    net, x = _Net("chain", seed), "input"
+    for number in range(depth):
+        first = number == 0
+        conv = net.conv(f"conv{number}", x, (3 if first else 32, 32), 3, 4 if first else 1)
+        x = net.op("Relu", f"relu{number}", conv)
+    net.gemm("logits", net.op("Flatten", "flatten", net.op("GlobalAveragePool", "pool", x)), 32, 1000)
+    return net.model()
+
+
 def _bottleneck(net: _Net, name: str, x: str, channels: tuple[int, int], stride: int) -> str:
     """1x1, 3x3 and 1x1 convolution beside the identity, or beside a 1x1 where the shape changes."""
     fan_in, width = channels

@@ -179,7 +179,11 @@ class Explaining(Subject):
         sums = {"seed_value": seed, "sum_relevance": total, "sum_ledger": sum(ledger.values())}
         rival = result.rival.of(row, self.label) if result.rival else None
         complete, deployed = not self.method or self.method.complete, run.facts[row].get("deployed")
-        warned = warnings_of(*sums.values(), complete=complete, rival=rival, deployed=deployed)
+        finite = result.scores[row][np.isfinite(result.scores[row])]
+        rounding = float(np.finfo(run.outline.target.dtype).eps) * float(np.abs(finite).max(initial=0))
+        warned = warnings_of(
+            *sums.values(), complete=complete, rounding=rounding, rival=rival, deployed=deployed
+        )
         meta = run.facts[row] | sums | {"rival": rival, "warnings": list(warned), "seconds": run.seconds}
         return Explanation(
             relevance=next(iter(maps.values())),

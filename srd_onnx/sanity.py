@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 RESIDUAL = 1e-3  # of the explained number: so much rounding may cost (issue 2); more is an error
+_ROUNDINGS = 4  # of a score; more is an error whatever the precision
 LIKENESS = (
     0.95  # Pearson's: nine tenths of what varies at the boundary (r² = 0.90) are the same for both classes
 )
@@ -15,6 +16,7 @@ def warnings_of(
     booked: float,
     *,
     complete: bool = True,
+    rounding: float = 0.0,
     rival: Mapping[str, Any] | None = None,
     deployed: Mapping[str, Any] | None = None,
 ) -> Iterator[str]:
@@ -25,6 +27,7 @@ def warnings_of(
         total: the sum of the maps.
         booked: the sum of the ledger.
         complete: map and ledger are to add up to the seed, as the method has it.
+        rounding: what the model's precision rounds off numbers as large as its scores.
         rival: the strongest other class: its index and label, and the likeness, the correlation of what enters at the
             boundary for it with what enters for the target (None if that is not defined). None for no such class.
         deployed: the class that the deployed model predicts, its index and label, where that is not the one that the
@@ -44,9 +47,10 @@ def warnings_of(
     if not complete:
         return
     residual = seed - total - booked
-    if abs(residual) > RESIDUAL * abs(seed):
+    most = max(RESIDUAL * abs(seed), _ROUNDINGS * rounding)
+    if abs(residual) > most:
         yield (
-            f"relevance and ledger miss the seed by {residual:.3g} (more than {RESIDUAL:g} of it): do not rely on this "
+            f"relevance and ledger miss the seed by {residual:.3g} (more than {most:.2g}): do not rely on this "
             "map alone"
         )
     # More than half of the two: what the map leaves out weighs more than what it shows.

@@ -40,7 +40,7 @@ def pass_by_pass(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def explained(make: Any, *args: Any, **kwargs: Any) -> list[Explanation]:
         with monkeypatch.context() as patch:
-            patch.setattr("srd_onnx.explainer.SEVERAL", 10**9)
+            patch.setattr("srd_onnx.explaining.SEVERAL", 10**9)
             return list(make().explain(*args, **kwargs))
 
     return explained

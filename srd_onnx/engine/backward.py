@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from srd_onnx.engine.collapse import collapse
 from srd_onnx.engine.emit import Emitter
 from srd_onnx.engine.focus import BOOKED, finished
+from srd_onnx.engine.half import account_type, in_account
 from srd_onnx.engine.mixing import biases, mixed
 from srd_onnx.engine.plan import Plan, Step
 from srd_onnx.engine.rule import Flows
@@ -175,7 +176,8 @@ class _Pass:
             with emit.origin(source.name, "collapse"):
                 share = self._share(source)
                 assert share is not None  # the plan has found a path to this input
-                relevance[source.name] = emit.reshape(share, relevance_shape(plan, source))
+                flat = emit.reshape(share, relevance_shape(plan, source))
+                relevance[source.name] = in_account(emit, flat, _kind(plan, source))
         return Backward(emit, relevance, seed, seeded, tuple(self.ledger), self.entered)
 
     def head(self, *, free: bool) -> Head:
@@ -212,7 +214,8 @@ class _Pass:
                 if free
                 else of_class(emit, target, batch, kind, rival=self.rival)
             )
-            seed = emit.total(emit.weighed(seeded.scores, seeded.direction), [1], keepdims=False)
+            parts = (in_account(emit, one, target) for one in (seeded.scores, seeded.direction))
+            seed = emit.total(emit.weighed(*parts), [1], keepdims=False)
             begun = emit.weighed(seeded.scores, seeded.direction) if self.policy.weighed else seeded.direction
             self.cotangents[target.name].append(emit.reshape(begun, target.shape))
         return seeded, seed
@@ -302,7 +305,7 @@ class _Pass:
         sums = {}
         for kind, values, flows in (("in", step.node.outputs, before), ("out", step.node.inputs, after)):
             parts = [
-                emit.per_item(flow, value)
+                emit.per_item(in_account(emit, flow, value), value)
                 for value, flow in zip(values, flows, strict=True)
                 if value is not None and flow is not None
             ]
@@ -310,7 +313,7 @@ class _Pass:
         self.ledger.append((label(step), emit("Sub", sums["in"], sums["out"])))
 
     def _book(self, name: str, tensor: str, value: Value) -> None:
-        self.ledger.append((name, self.emit.per_item(tensor, value)))
+        self.ledger.append((name, self.emit.per_item(in_account(self.emit, tensor, value), value)))
 
 
 def relevance_shape(plan: Plan, source: Value) -> tuple[int, ...]:
@@ -322,7 +325,11 @@ def relevance_shape(plan: Plan, source: Value) -> tuple[int, ...]:
 
 def map_of(plan: Plan, source: Value) -> Value:
     """Shape and dtype of the relevance of an input; from integers (a picture of bytes) in that of the target."""
-    return Value("", relevance_shape(plan, source), source.dtype if source.is_float else plan.target.dtype)
+    return Value("", relevance_shape(plan, source), account_type(_kind(plan, source)))
+
+
+def _kind(plan: Plan, source: Value) -> Value:
+    return source if source.is_float else plan.target
 
 
 def label(step: Step) -> str:

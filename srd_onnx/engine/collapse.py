@@ -4,6 +4,7 @@ import itertools
 import math
 
 from srd_onnx.engine.emit import Emitter
+from srd_onnx.engine.half import halved, inner, is_half
 from srd_onnx.errors import UnsupportedCaseError
 from srd_onnx.graph.ir import Value
 from srd_onnx.graph.roles import Role
@@ -25,6 +26,8 @@ def collapse(emit: Emitter, value: Value, cotangent: str) -> str:
             f"the boundary '{value.name}' holds integers ({value.dtype}), which have no direction: "
             "choose a tensor of real numbers as the boundary, e.g. the one behind the Cast"
         )
+    if is_half(value):
+        return halved(emit, inner(emit, value, value.name, cotangent), value)
     found = None if emit.masked else emit.unrepeated(cotangent)
     if found is not None:
         small, shape = found

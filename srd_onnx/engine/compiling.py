@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
-from onnx import ModelProto
+from onnx import ModelProto, helper
 
 from srd_onnx.engine.assemble import combined, exposed, pruned
 from srd_onnx.engine.backward import Backward, build, build_rival, map_of
 from srd_onnx.engine.boundary import tensor_named
+from srd_onnx.engine.half import account_type
 from srd_onnx.engine.options import Options
 from srd_onnx.engine.outline import Outline
 from srd_onnx.engine.plan import Plan, make_plan
@@ -155,13 +156,14 @@ def compile_model(
     seeded = backward.seeded
     batch, dtype = seeded.shape[0], seeded.dtype
     outputs = relevance_outputs(plan, backward) | {
-        SEED: (backward.seed, Value("", (batch,), dtype)),
+        SEED: (backward.seed, Value("", (batch,), account_type(plan.target))),
         SCORES: (seeded.scores, Value("", seeded.shape, dtype)),
     }
     if seeded.chosen:
         outputs[CHOSEN] = (seeded.chosen, Value("", (batch,), np.dtype(np.int64)))
     if backward.ledger:
-        outputs[LEDGER] = (_table(plan, backward), Value("", (batch, len(backward.ledger)), dtype))
+        shape = (batch, len(backward.ledger))
+        outputs[LEDGER] = (_table(plan, backward), Value("", shape, account_type(plan.target)))
     if case.rival and seeded.chosen and has_rival(plan):
         outputs |= _rival_outputs(plan, backward)
     booked = tuple(name for name, _ in backward.ledger)
@@ -192,9 +194,10 @@ def _table(plan: Plan, backward: Backward) -> str:
     emit, batch = backward.emit, plan.batch
     with emit.origin(plan.target.name, "ledger"):
         columns = [emit.reshape(tensor, [batch, 1]) for _, tensor in backward.ledger]
-        if any(v.is_float and v.dtype != plan.target.dtype for v in plan.graph.values.values()):
+        kind = account_type(plan.target)
+        if any(v.is_float and account_type(v) != kind for v in plan.graph.values.values()):
             # Booked in the precision of their nodes, which differ in a model of mixed precision.
-            columns = [emit("CastLike", column, plan.target.name) for column in columns]
+            columns = [emit("Cast", c, to=helper.np_dtype_to_tensor_dtype(kind)) for c in columns]
         return emit("Concat", *columns, axis=1)
 
 

@@ -10,6 +10,7 @@ from onnx import ModelProto
 from srd_onnx.engine.assemble import combined, pruned
 from srd_onnx.engine.backward import DERIVATIVE, Policy, build_cotangents
 from srd_onnx.engine.compiling import Case, plan_for
+from srd_onnx.engine.half import account_type
 from srd_onnx.engine.plan import Plan
 from srd_onnx.engine.rule import RuleTable
 from srd_onnx.engine.seed import DIRECTION, TARGET
@@ -121,7 +122,7 @@ def compile_cotangents(
     made = build_cotangents(plan, decided, free=case.free)
     seeded, dtype = made.seeded, made.seeded.dtype
     outputs = {
-        _SEED: (made.seed, Value("", seeded.shape[:1], dtype)),
+        _SEED: (made.seed, Value("", seeded.shape[:1], account_type(plan.target))),
         _SCORES: (seeded.scores, Value("", seeded.shape, dtype)),
     }
     for name, tensor in made.at.items():

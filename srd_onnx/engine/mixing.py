@@ -6,6 +6,7 @@ import numpy as np
 
 from srd_onnx.engine.collapse import collapse, dot
 from srd_onnx.engine.emit import Emitter
+from srd_onnx.engine.half import is_half, mixed_in_half
 from srd_onnx.engine.plan import Step
 from srd_onnx.engine.rule import Flows, Parts, Rule
 from srd_onnx.graph.ir import Node, Value
@@ -26,6 +27,8 @@ def mixed(
         PFV that is zero.
     """
     node, rule = step.node, step.rule
+    if is_half(node.output()):
+        return mixed_in_half(emit, node, rule, step.carriers, shares, biases(emit, rule, node))
     if len(node.outputs) == 1 and shares[0] is not None and not emit.plain:
         parts = rule.parts(emit, node) if rule.parts else None
         if parts is not None:

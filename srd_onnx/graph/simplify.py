@@ -260,13 +260,18 @@ def optimised(model: ModelProto) -> ModelProto:
             )
         except ORT_ERRORS as error:
             message = short_message(error)
-            hint = (
-                ". If its numbers are float64, export the model in float32"
-                if message.startswith("Could not find an implementation")
-                else ""
-            )
-            raise InvalidModelError(f"ONNX Runtime cannot load the model: {message}{hint}") from error
+            raise InvalidModelError(
+                f"ONNX Runtime cannot load the model: {message}{_remedy(message)}"
+            ) from error
         return onnx.load(path)
+
+
+def _remedy(message: str) -> str:
+    if "bfloat16" in message:
+        return " It has no bfloat16 kernels for the CPU: export the model in float16 or float32"
+    if message.startswith("Could not find an implementation"):
+        return ". If its numbers are float64, export the model in float32"
+    return ""
 
 
 def _cast_constants(graph: GraphProto) -> None:

@@ -1,0 +1,155 @@
+"""Half precision: norms do not overflow, small relevance does not underflow, and the map is that of the float32 model.
+
+ONNX Runtime's CPU provider computes float16 in float32 wherever it has no kernel, which hides both. So the emitted
+model is also evaluated by onnx.reference, which rounds every tensor to float16.
+"""
+
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+from graph_rules import RULES
+from srd_onnx import Explainer, zoo
+from srd_onnx.engine import mixing
+from srd_onnx.engine.assemble import combined, pruned
+from srd_onnx.engine.backward import build
+from srd_onnx.engine.compiling import relevance_outputs
+from srd_onnx.engine.options import Options
+from srd_onnx.engine.plan import make_plan
+from srd_onnx.errors import InvalidModelError
+from srd_onnx.graph.roles import parse_layout
+from srd_onnx.graph.walk import walk
+from srd_onnx.sanity import warnings_of
+from tests.nets import model_of
+
+SIDE, CHANNELS = 16, 64
+X = np.random.default_rng(0).uniform(0, 1, (2, 3, SIDE, SIDE)).astype(np.float32)
+
+
+def halves(model: onnx.ModelProto, kind: int = TensorProto.FLOAT16) -> onnx.ModelProto:
+    """The model in float16, or bfloat16."""
+    dtype = helper.tensor_dtype_to_np_dtype(kind)
+    half = onnx.ModelProto()
+    half.CopyFrom(model)
+    attributes = (a for node in half.graph.node for a in node.attribute)
+    constants = [a.t for a in attributes if a.type == a.TENSOR]
+    for tensor in (*half.graph.initializer, *constants):
+        if tensor.data_type == TensorProto.FLOAT:
+            array = numpy_helper.to_array(tensor).astype(dtype)
+            tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+    for value in (*half.graph.input, *half.graph.output):
+        if value.type.tensor_type.elem_type == TensorProto.FLOAT:
+            value.type.tensor_type.elem_type = kind
+    del half.graph.value_info[:]
+    return half
+
+
+def net(gain: float, score: float) -> onnx.ModelProto:
+    """Two convolutions with activations around `gain`, a sum, a pooling; scores around `score`."""
+    rng = np.random.default_rng(1)
+
+    def weights(out: int, into: int, scale: float) -> NDArray[np.float32]:
+        drawn = rng.standard_normal((out, into, 3, 3)) * scale / np.sqrt(9 * into)
+        return np.asarray(drawn, np.float32)
+
+    stored: dict[str, NDArray[np.generic]] = {
+        "w1": weights(CHANNELS, 3, gain),
+        "b1": (rng.standard_normal(CHANNELS) * gain / 10).astype(np.float32),
+        "w2": weights(CHANNELS, CHANNELS, 1),
+        "fc": (rng.standard_normal((CHANNELS, 5)) * score / gain).astype(np.float32),
+    }
+    same: dict[str, Any] = {"pads": [1, 1, 1, 1]}
+    nodes = [
+        helper.make_node("Conv", ["input", "w1", "b1"], ["c1"], name="conv1", **same),
+        helper.make_node("Relu", ["c1"], ["r1"], name="relu1"),
+        helper.make_node("Conv", ["r1", "w2"], ["c2"], name="conv2", **same),
+        helper.make_node("Add", ["c2", "r1"], ["a"], name="add"),
+        helper.make_node("Relu", ["a"], ["r2"], name="relu2"),
+        helper.make_node("MaxPool", ["r2"], ["m"], name="pool", kernel_shape=[2, 2], strides=[2, 2]),
+        helper.make_node("GlobalAveragePool", ["m"], ["g"], name="mean"),
+        helper.make_node("Flatten", ["g"], ["f"], name="flatten"),
+        helper.make_node("MatMul", ["f", "fc"], ["output"], name="fc"),
+    ]
+    return model_of(nodes, stored, ([2, 3, SIDE, SIDE], [2, 5]), opset=18)
+
+
+def referred(model: onnx.ModelProto, bias: Any = "distribute") -> NDArray[np.floating]:
+    """The map as onnx.reference computes it, node by node in the model's own precision."""
+    graph = walk(onnx.shape_inference.infer_shapes(model, data_prop=True))
+    axes = parse_layout("NCHW", "input", [2, 3, SIDE, SIDE])
+    plan = make_plan(graph, {"input": axes}, RULES, Options(bias=bias))
+    backward = build(plan)
+    whole = pruned(combined(model, backward, relevance_outputs(plan, backward)))
+    onnx.checker.check_model(whole, full_check=True)
+    dtype = helper.tensor_dtype_to_np_dtype(model.graph.input[0].type.tensor_type.elem_type)
+    with np.errstate(all="ignore"):
+        feeds = {"input": X.astype(dtype), "target": np.array([3, 1])}
+        found: Any = ReferenceEvaluator(whole).run(["relevance"], feeds)
+    return np.asarray(found[0])
+
+
+# Squared norms of activations of 100 pass 65504; what is expanded of a score of 0.3 over 256 positions is around 1e-6.
+CASES = {"usual": (1.0, 10.0), "large": (100.0, 10.0), "faint": (100.0, 0.3)}
+
+
+@pytest.mark.parametrize("bias", ["distribute", "ledger"])
+@pytest.mark.parametrize("case", CASES)
+def test_the_map_in_half_precision_is_that_in_single(case: str, bias: str) -> None:
+    model = net(*CASES[case])
+    single, half = referred(model, bias), referred(halves(model), bias)
+    assert half.dtype == np.float32
+    scale = np.abs(single).max()
+    np.testing.assert_allclose(half / scale, single / scale, atol=0.02)
+
+
+def test_without_it_the_norms_overflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mixing, "is_half", lambda _: False)
+    model = net(*CASES["large"])
+    single, half = referred(model), referred(halves(model))
+    with pytest.raises(AssertionError, match=r"Not equal|nan location"):
+        np.testing.assert_allclose(half, single, atol=0.02 * np.abs(single).max())
+
+
+def test_the_runtime_agrees() -> None:
+    for gain, score in CASES.values():
+        model = net(gain, score)
+        options: dict[str, Any] = {"providers": "cpu", "preset": "paper", "layout": "NCHW"}
+        single, half = (Explainer(m, **options).explain(X, 3) for m in (model, halves(model)))
+        for one, other in zip(single, half, strict=True):
+            scale = np.abs(one.relevance).max()
+            np.testing.assert_allclose(other.relevance / scale, one.relevance / scale, atol=0.02)
+
+
+@pytest.mark.parametrize("preset", ["paper", "joint"])
+@pytest.mark.parametrize("name", ["squeezenet11", "efficientnet_lite0"])
+def test_a_real_model(name: str, preset: str) -> None:
+    entry = zoo.find(name)
+    assert entry is not None
+    half = halves(onnx.load(entry.path))
+    options: dict[str, Any] = {"providers": "cpu", "preset": preset}
+    single = Explainer(name, **options).explain(zoo.sample_photo())[0]
+    found = Explainer(half, preprocess=entry.preprocess, **options).explain(
+        zoo.sample_photo(), single.target
+    )[0]
+    assert found.score == pytest.approx(single.score, rel=2e-3)
+    assert np.corrcoef(found.relevance.ravel(), single.relevance.ravel())[0, 1] > 0.99
+    assert not any("miss the seed" in said for said in found.warnings)
+
+
+def test_rounding_of_the_scores_is_no_error_and_more_is() -> None:
+    assert not list(warnings_of(0.1, 0.09, 0.0, rounding=0.01))
+    assert "miss the seed" in next(warnings_of(0.1, 0.05, 0.0, rounding=0.01))
+    assert "miss the seed" in next(warnings_of(0.1, 0.09, 0.0))
+
+
+def test_bfloat16_is_refused_with_what_to_do() -> None:
+    explainer = Explainer(halves(net(1, 1), TensorProto.BFLOAT16), providers="cpu", layout="NCHW")
+    with pytest.raises(
+        InvalidModelError, match="no bfloat16 kernels for the CPU: export the model in float16"
+    ):
+        explainer.explain(X)
