@@ -141,6 +141,8 @@ class Report:
         items: the images, taken once and one after the other, so that thousands need no memory.
         after: sections below them: metrics, environment, how to reproduce, the files.
         made: when, ISO 8601; the only thing that differs between two equal reports.
+        scales: by method, where the colours end on the scale that all images share (a high quantile of |R|); the maps
+            of a method that is not named are drawn each on its own scale.
     """
 
     kind: Kind
@@ -150,6 +152,7 @@ class Report:
     items: Iterable[Item]
     after: tuple[Section, ...]
     made: str
+    scales: Mapping[str, float] = field(default_factory=dict)
 
 
 def plain(value: Any) -> str:
