@@ -30,6 +30,7 @@ class Drawn:
         uri: PNG with a palette, as a data URI.
         top: the largest |value|; 1 where all are zero.
         clip: where the colours end.
+        own: where they would end on a scale of its own.
         width, height: of the picture.
         step: so many positions of the map along each axis are one pixel, their mean; 1 where it is drawn as it is.
     """
@@ -37,6 +38,7 @@ class Drawn:
     uri: str
     top: float
     clip: float
+    own: float
     width: int
     height: int
     step: float = 1.0
@@ -50,10 +52,11 @@ def drawn(relevance: Array, side: int, clip: float | None = None) -> Drawn:
     values = _finite(relevance)
     small = shrunk(values, side)
     top = float(np.abs(small).max()) or 1.0
-    end = clip or clip_value(values)
+    own = clip_value(values)
+    end = clip or own
     height, width = small.shape
     picture = indexed_png(indices(small, top), palette(top, end))
-    return Drawn(as_uri("png", picture), top, end, width, height, max(values.shape) / max(small.shape))
+    return Drawn(as_uri("png", picture), top, end, own, width, height, max(values.shape) / max(small.shape))
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ def _page(report: Report) -> dict[str, Any]:
     wheel = np.rint(colours()).astype(np.uint8)
     return {
         "report": report,
-        "items": numbered(iter(report.items), report.scales),
+        "items": numbered(report),
         "style": style,
         "script": script,
         "policy": _policy(style, script),

@@ -10,13 +10,25 @@ from numpy.typing import NDArray
 from srd_onnx.errors import SrdOnnxError
 from srd_onnx.explanation import as_picture
 from srd_onnx.graph.ir import Array
-from srd_onnx.report.content import Figure, Item, Layer, Shown
+from srd_onnx.report.content import Figure, Item, Layer, Report, Shown
 from srd_onnx.report.encode import Drawn, as_uri, drawn, overlay_jpeg, photo_jpeg, sprite
 from srd_onnx.report.words import whereabouts
 
-IMAGE_BYTES = 440_000  # of the file for one image, so that a hundred stay below 50 MB
+# Of the file for one image: so a hundred stay below 50 MB, and a page of single explanations is as fine as they are.
+IMAGE_BYTES = {"audit": 440_000, "comparison": 440_000, "explanation": 4_000_000}
 # Sides of maps and of fields, from the finest: the first that fits is taken.
-_SIDES = ((256, 96), (224, 64), (176, 48), (144, 40), (112, 32), (88, 24), (64, 16), (48, 12))
+_SIDES = (
+    (448, 96),
+    (256, 64),
+    (224, 48),
+    (224, 40),
+    (192, 32),
+    (160, 32),
+    (128, 24),
+    (96, 24),
+    (64, 16),
+    (48, 12),
+)
 _LAYER_SIDE, _FIGURE_SIDE = 112, 224
 
 
@@ -89,15 +101,15 @@ class ItemView:
         return [(label, score, max(0.0, score / most)) for label, score in self.item.predictions]
 
 
-def item_view(item: Item, number: int, scales: Mapping[str, float]) -> ItemView:
-    """An image as fine as it fits into `IMAGE_BYTES`; a map that cannot be drawn is its error."""
+def item_view(item: Item, number: int, scales: Mapping[str, float], room: int) -> ItemView:
+    """An image as fine as it fits into ``room`` bytes; a map that cannot be drawn is its error."""
     photo = None if item.photo is None else as_uri("jpeg", photo_jpeg(item.photo))
     shown, sprites, error = tuple[ShownView, ...](), dict[str, str](), item.error
     try:
         for sides in _SIDES:
             sprites = {}
             shown = tuple(_shown(one, item.photo, sides, scales, number, sprites) for one in item.shown)
-            if len(photo or "") + _length(shown) + sum(map(len, sprites.values())) <= IMAGE_BYTES:
+            if len(photo or "") + _length(shown) + sum(map(len, sprites.values())) <= room:
                 break
     except SrdOnnxError as problem:
         shown, sprites, error = (), {}, str(problem)
@@ -195,7 +207,7 @@ def size_of(array: Array) -> str:
     return " × ".join(map(str, array.shape)) or "1"
 
 
-def numbered(items: Iterator[Item], scales: Mapping[str, float]) -> Iterator[ItemView]:
-    """The views of images as they come."""
-    for number, item in enumerate(items, start=1):
-        yield item_view(item, number, scales)
+def numbered(report: Report) -> Iterator[ItemView]:
+    """The views of the images as they come."""
+    for number, item in enumerate(report.items, start=1):
+        yield item_view(item, number, report.scales, IMAGE_BYTES[report.kind])

@@ -50,7 +50,7 @@ def whereabouts(relevance: Array) -> str:
     ]
     first, second = sorted(cells, key=lambda cell: -cell[0])[:2]
     return (
-        f"of what speaks for the target {first[0]:.0%} lies in the {first[1]} ninth of the picture "
+        f"of what speaks for the target, {first[0]:.0%} lies in the {first[1]} ninth of the picture "
         f"and {second[0]:.0%} in the {second[1]} ninth"
     )
 
