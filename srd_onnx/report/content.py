@@ -91,6 +91,7 @@ class Shown:
         numbers: metrics by name.
         warnings: sentences.
         layers: from the input to the boundary; empty if not computed.
+        complete: whether map, ledger and residual are to add up to the score, as the method has it.
     """
 
     target: str
@@ -103,6 +104,7 @@ class Shown:
     numbers: Mapping[str, float | None] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     layers: tuple[Layer, ...] = ()
+    complete: bool = True
 
 
 @dataclass(frozen=True, eq=False)

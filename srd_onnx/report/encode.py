@@ -8,6 +8,7 @@ import base64
 import struct
 import zlib
 from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -27,7 +28,7 @@ class Drawn:
     """A map as a picture.
 
     Attributes:
-        uri: PNG with a palette, as a data URI.
+        png: with a palette.
         top: the largest |value|; 1 where all are zero.
         clip: where the colours end.
         own: where they would end on a scale of its own.
@@ -35,13 +36,18 @@ class Drawn:
         step: so many positions of the map along each axis are one pixel, their mean; 1 where it is drawn as it is.
     """
 
-    uri: str
+    png: bytes
     top: float
     clip: float
     own: float
     width: int
     height: int
     step: float = 1.0
+
+    @cached_property
+    def uri(self) -> str:
+        """The picture as a data URI."""
+        return as_uri("png", self.png)
 
 
 def drawn(relevance: Array, side: int, clip: float | None = None) -> Drawn:
@@ -56,7 +62,7 @@ def drawn(relevance: Array, side: int, clip: float | None = None) -> Drawn:
     end = clip or own
     height, width = small.shape
     picture = indexed_png(indices(small, top), palette(top, end))
-    return Drawn(as_uri("png", picture), top, end, own, width, height, max(values.shape) / max(small.shape))
+    return Drawn(picture, top, end, own, width, height, max(values.shape) / max(small.shape))
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import numpy as np
 
 from srd_onnx.files import atomic_write_each
 from srd_onnx.pictures.render import colours
+from srd_onnx.report import guide
 from srd_onnx.report.content import Report, plain
 from srd_onnx.report.encode import as_uri, indexed_png
 from srd_onnx.report.views import figure_view, numbered
@@ -103,7 +104,7 @@ def _environment() -> Any:
     )
     environment.filters |= {"plain": plain, "signed": _signed, "ours": Markup}
     environment.tests["number"] = lambda value: isinstance(value, int | float)
-    environment.globals["view_of"] = figure_view
+    environment.globals |= {"view_of": figure_view, "guide": guide}
     return environment
 
 

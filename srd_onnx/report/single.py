@@ -117,6 +117,7 @@ def _shown(one: Explanation, layers: tuple[Layer, ...]) -> Shown:
         ledger=tuple(sorted(one.ledger.items(), key=lambda pair: -abs(pair[1]))),
         warnings=one.warnings,
         layers=layers,
+        complete=bool(one.meta["method"].get("complete", True)),
     )
 
 

@@ -36,7 +36,7 @@ function openInside(shown) {
   const controls = made("div", "controls how");
   controls.append(label);
   inside.querySelector("h5").after(
-    made("p", "how", "Click a place in a picture, or a position in a layer: the pictures then show what that PFV is made of, its ERF."),
+    made("p", "how", "Click a position in a layer: the pictures show what its PFV is made of, its ERF. Click a place in a picture: the layers show which PFVs it feeds."),
     controls,
   );
   const field = { rows: Number(layers[0].element.dataset.height), columns: Number(layers[0].element.dataset.width) };
@@ -88,6 +88,7 @@ function clearPick(shown) {
 
 /** The captions of the pictures say what they show. */
 function captions(shown, isField) {
+  for (const rest of shown.querySelectorAll(".where, .rest")) rest.hidden = isField;
   for (const [part, stage] of stagesOf(shown)) {
     const name = stage.nextElementSibling.querySelector("b");
     name.textContent = isField ? "ERF" + (part === "overlay" ? " on the photo" : "") : part === "overlay" ? "Overlay" : "Signed map";
