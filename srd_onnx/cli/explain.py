@@ -4,7 +4,7 @@ import contextlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -50,6 +50,7 @@ from srd_onnx.errors import InputError, SrdOnnxError
 if TYPE_CHECKING:
     from srd_onnx.cli.record import Record
     from srd_onnx.explainer import Explainer
+    from srd_onnx.report.single import Collected
     from srd_onnx.targets import Target
 
 
@@ -79,12 +80,16 @@ def explain(
     labels: LabelsOption = None,
     provider: ProviderOption = "auto",
     json: JsonOption = False,
+    open_page: Annotated[
+        bool, typer.Option("--open", help="Show all of it as a page, report.html, in the browser.")
+    ] = False,
 ) -> None:
     """Explain what MODEL sees in each IMAGE: a picture, the numbers, and explanations.json.
 
     Exit code 2 if an image could not be explained; the others are, and the JSON lists both.
     """
     from srd_onnx.cli.record import Record
+    from srd_onnx.report.single import Collected
 
     given = parsed(resize=resize, crop=crop, scale=scale, mean=mean, std=std, channel_order=channel_order)
     images = expanded(images)
@@ -110,12 +115,31 @@ def explain(
     record = Record(out, sys.argv)
     for text in said:
         record.note(text, announced=True)
-    _explain_all(explainer, images, wanted, record)
+    shown = Collected(explainer) if open_page else None
+    _explain_all(explainer, images, wanted, record, shown)
+    if shown is not None and shown.explained:
+        _open(shown, record)
     _report(record, len(images), json=json)
 
 
+def _open(shown: "Collected", record: "Record") -> None:
+    """Write the page of what was explained, and open it."""
+    import webbrowser
+
+    from srd_onnx.report.html import write_html
+
+    path = record.folder / "report.html"
+    write_html(shown.report(record.command, record.notes), path)
+    if not webbrowser.open(path.resolve().as_uri()):
+        note(f"no browser opens here; the page is {path}")
+
+
 def _explain_all(
-    explainer: "Explainer", images: Sequence[Path], targets: "Sequence[Target] | None", record: "Record"
+    explainer: "Explainer",
+    images: Sequence[Path],
+    targets: "Sequence[Target] | None",
+    record: "Record",
+    shown: "Collected | None",
 ) -> None:
     from srd_onnx.cli.record import FILE, unique_names
 
@@ -124,7 +148,7 @@ def _explain_all(
     try:
         with progress("explaining", len(images)) as advance:
             for image, name in zip(images, names, strict=True):
-                _explain_one(explainer, image, targets, name, record)
+                _explain_one(explainer, image, targets, name, record, shown)
                 done += 1
                 advance()
     except KeyboardInterrupt:
@@ -143,17 +167,26 @@ def _explain_all(
 
 
 def _explain_one(
-    explainer: "Explainer", image: Path, targets: "Sequence[Target] | None", name: str, record: "Record"
+    explainer: "Explainer",
+    image: Path,
+    targets: "Sequence[Target] | None",
+    name: str,
+    record: "Record",
+    shown: "Collected | None",
 ) -> None:
     from srd_onnx.cli.summary import notes_after
 
     try:
         for explanation in explainer.explain_each(image, targets):
             record.save(explanation, image, name)
+            if shown is not None:
+                shown.add(image, name, explanation)
             for text in notes_after(explanation, explainer.labels):
                 record.note(text)
     except InputError as problem:  # of this image; what is wrong with the model or an option ends the run
         record.fail(image, problem)
+        if shown is not None:
+            shown.failed.append((image, str(problem)))
 
 
 def _report(record: "Record", count: int, *, json: bool) -> None:

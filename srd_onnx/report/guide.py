@@ -31,4 +31,4 @@ WORDS = (
         "The explanation failed a test of its own; the sentence says which. Do not rely on that map alone.",
     ),
 )
-INCOMPLETE = "The maps of this method need not add up to the explained number: read where they are strong, not how much."
+INCOMPLETE = "The maps of this method need not add up to the explained number: read where they are strong."

@@ -51,10 +51,10 @@ class Paper:
         """The file."""
         return bytes(self._pdf.output())
 
-    def heading(self, text: str, level: int) -> None:
-        """A heading, which the outline of the PDF lists too; never the last line of a page."""
+    def heading(self, text: str, level: int, room: float = 40.0) -> None:
+        """A heading, which the outline of the PDF lists too; on a page with so much room (mm), it included."""
         pdf = self._pdf
-        self._need(40)
+        self._need(room)
         pdf.ln((0, 5, 4, 2)[level])
         pdf.start_section(_written(text), level)
         self._write(text, _SIZES[level], "B")

@@ -119,7 +119,7 @@ def _item(paper: "Paper", item: Item, number: int, report: Report, *, pictured: 
 def _shown(paper: "Paper", item: Item, shown: Shown, report: Report, *, pictured: bool, first: bool) -> None:
     name = shown.label or shown.target
     asked = f"target {shown.target}  ·  " if shown.label else ""
-    paper.heading(name, 3)
+    paper.heading(name, 3, room=90.0 if pictured else 40.0)
     paper.small(f"{asked}explained number {plain(shown.score)}  ·  {shown.method}")
     for warning in shown.warnings:
         paper.warning(f"Warning: {warning}")
@@ -134,7 +134,7 @@ def _shown(paper: "Paper", item: Item, shown: Shown, report: Report, *, pictured
             "Where the explained number went", ("part", "amount"), list(_account(shown)), [False, True]
         )
     else:
-        paper.small(guide.INCOMPLETE)
+        paper.note(guide.INCOMPLETE)
     numbers = [[metric, plain(value)] for metric, value in shown.numbers.items()]
     paper.table("Measured on this explanation", ("metric", "value"), numbers, [False, True])
 

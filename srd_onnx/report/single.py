@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,11 +38,11 @@ class Collected:
     explained: list[tuple[Path, list[Explanation]]] = field(default_factory=list)
     failed: list[tuple[Path, str]] = field(default_factory=list)
 
-    def add(self, image: Path, explanation: Explanation) -> None:
-        """Remember an explanation of this image."""
-        if not self.explained or self.explained[-1][0] != image:
+    def add(self, image: Path, name: str, explanation: Explanation) -> None:
+        """Remember an explanation of this image, which goes by this name."""
+        if not self.explained or self.explained[-1][1][0].name != name:
             self.explained.append((image, []))
-        self.explained[-1][1].append(explanation)
+        self.explained[-1][1].append(replace(explanation, name=name))
 
     def report(self, command: Sequence[str], notes: Sequence[str] = ()) -> Report:
         """The report, of at least one explanation; it is looked into the images while they are taken from it.
