@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from pathlib import Path
+from typing import Self
 
 import cv2
 import numpy as np
 from fpdf import FPDF
 from fpdf.enums import XPos, YPos
-from fpdf.fonts import FontFace
+from fpdf.fonts import FontFace, TTFFont
 from fpdf.util import Padding
 
 from srd_onnx.report.words import honest
@@ -33,19 +34,31 @@ class Picture:
 
 
 class Paper:
-    """Pages that fill from the top; text that the fonts do not have is written as its code points."""
+    """Pages that fill from the top; text that the fonts do not have is written as its code points.
 
-    def __init__(self, title: str, made: datetime | None) -> None:
+    To be used in a `with` block, after which the files of the fonts are closed.
+    """
+
+    def __init__(self, title: str, made: datetime) -> None:
         self._pdf = pdf = _Pages()
         for style, path in zip(("", "B"), _faces(), strict=True):
             pdf.add_font(_FAMILY, style, path)
         pdf.set_margin(18)
         pdf.set_auto_page_break(auto=True, margin=18)
+        pdf.set_display_mode("default")  # no action of any kind when it is opened
         pdf.set_lang("en")
         pdf.set_title(honest(title))
         pdf.set_creator("srd-onnx")
         pdf.set_creation_date(made)
         pdf.add_page()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *problem: object) -> None:
+        for font in self._pdf.fonts.values():
+            if isinstance(font, TTFFont):
+                font.ttfont.close()
 
     def finished(self) -> bytes:
         """The file."""

@@ -1,7 +1,7 @@
 """A report as a PDF to print and archive: what the page says and shows, without what moves."""
 
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,7 +35,12 @@ def write_pdf(report: Report, path: Path) -> None:
     """
     from srd_onnx.report.paper import Paper
 
-    paper = Paper(report.title, _when(report.made))
+    with Paper(report.title, _when(report.made)) as paper:
+        _report(paper, report)
+        atomic_write(path, paper.finished())
+
+
+def _report(paper: "Paper", report: Report) -> None:
     paper.small(f"{_NAMES[report.kind]} by srd-onnx  ·  made {report.made}")
     paper.heading(report.title, 0)
     paper.boxed("Answer", report.answer)
@@ -49,15 +54,14 @@ def write_pdf(report: Report, path: Path) -> None:
         _item(paper, item, number, report, pictured=number <= PICTURED)
     for section in report.after:
         _section(paper, section)
-    atomic_write(path, paper.finished())
 
 
-def _when(made: str) -> datetime | None:
-    """The time of an ISO 8601 text; None where it is none."""
+def _when(made: str) -> datetime:
+    """The time of an ISO 8601 text; where it is none the first of all times, so that the bytes stay the same."""
     try:
         return datetime.fromisoformat(made)
     except ValueError:
-        return None
+        return datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def _section(paper: "Paper", section: Section) -> None:
