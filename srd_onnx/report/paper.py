@@ -45,7 +45,6 @@ class Paper:
             pdf.add_font(_FAMILY, style, path)
         pdf.set_margin(18)
         pdf.set_auto_page_break(auto=True, margin=18)
-        pdf.set_display_mode("default")  # no action of any kind when it is opened
         pdf.set_lang("en")
         pdf.set_title(honest(title))
         pdf.set_creator("srd-onnx")
