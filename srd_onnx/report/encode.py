@@ -135,7 +135,7 @@ def indexed_png(index: NDArray[np.uint8], colour: NDArray[np.uint8]) -> bytes:
     rows = np.zeros((height, width + 1), np.uint8)
     rows[:, 1:] = index
     header = struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)
-    chunks = ((b"IHDR", header), (b"PLTE", colour.tobytes()), (b"IDAT", zlib.compress(rows.tobytes(), 9)))
+    chunks = ((b"IHDR", header), (b"PLTE", colour.tobytes()), (b"IDAT", zlib.compress(rows.tobytes(), 6)))
     written = [b"\x89PNG\r\n\x1a\n"]
     for name, data in (*chunks, (b"IEND", b"")):
         written.append(

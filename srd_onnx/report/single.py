@@ -75,7 +75,9 @@ class Collected:
             yield f"{warned} of {len(every)} explanations carry a warning: read it before the map."
         if self.failed:
             yield f"{len(self.failed)} images could not be explained; each says why."
-        yield from notes
+        # A warning stands at its explanation.
+        warnings = tuple(text for one in every for text in one.warnings)
+        yield from (note for note in notes if not note.endswith(warnings))
 
     def _items(self) -> Iterator[Item]:
         for number, (path, found) in enumerate(self.explained):
