@@ -105,6 +105,16 @@ def test_the_parts_of_the_explained_number_add_up(tmp_path: Path) -> None:
     assert float(found[1].replace("−", "-")) == pytest.approx(seen.score, rel=1e-3)
 
 
+def test_the_guide_stands_before_the_first_picture(tmp_path: Path) -> None:
+    given = report()
+    pictured = replace(given, before=(*given.before, *given.after), after=())
+    for one, wanted in ((given, "model"), (pictured, "model")):
+        page = page_of(one, tmp_path)
+        headings = [value for tag, name, value in page.attributes if tag == "h2" and name == "id"]
+        assert headings[headings.index("reading") - 1] == wanted
+    assert headings[headings.index("reading") + 1] == "means"
+
+
 def test_nothing_may_be_fetched_and_only_our_script_runs(tmp_path: Path) -> None:
     page = page_of(report(), tmp_path)
     (policy,) = (

@@ -1,5 +1,13 @@
 """The words with which a report explains itself to a reader who has never seen one."""
 
+from srd_onnx.report.content import Report
+
+
+def place_of(report: Report) -> int:
+    """Before which of the sections above the images the guide stands: the first with pictures, else after all."""
+    return next((i for i, section in enumerate(report.before) if section.figures), len(report.before))
+
+
 INTRODUCTION = (
     "For each image the model gives every class a score. An explanation takes one class, the target, and one number "
     "about it, such as its score or by how much it is ahead of the other classes. It says how much of this explained "

@@ -52,6 +52,7 @@ def _page(report: Report) -> dict[str, Any]:
     wheel = np.rint(colours()).astype(np.uint8)
     return {
         "report": report,
+        "place": guide.place_of(report),
         "items": numbered(report),
         "style": style,
         "script": script,

@@ -146,7 +146,7 @@ class Paper:
         pdf.set_fill_color(255)
         with pdf.table(
             col_widths=widths,
-            width=sum(widths),
+            width=min(sum(widths), pdf.epw),  # a sum may be greater by rounding
             align="LEFT",
             text_align=["RIGHT" if one else "LEFT" for one in right],
             borders_layout="HORIZONTAL_LINES",

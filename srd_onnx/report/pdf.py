@@ -44,9 +44,12 @@ def _report(paper: "Paper", report: Report) -> None:
     paper.small(f"{_NAMES[report.kind]} by srd-onnx  ·  made {report.made}")
     paper.heading(report.title, 0)
     paper.boxed("Answer", report.answer)
-    for section in report.before:
+    place = guide.place_of(report)
+    for section in report.before[:place]:
         _section(paper, section)
     _guide(paper)
+    for section in report.before[place:]:
+        _section(paper, section)
     paper.heading("The image" if report.kind == "explanation" else "The images", 1)
     for number, item in enumerate(report.items, start=1):
         if number == PICTURED + 1:
