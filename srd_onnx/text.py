@@ -4,6 +4,7 @@ import unicodedata
 from collections.abc import Callable
 
 _RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # what a spreadsheet may take for a formula
 _HIDDEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 
 
@@ -47,3 +48,13 @@ def safe_file_name(text: str, limit: int = 80) -> str:
     if name.split(".")[0].lower() in _RESERVED:
         name = f"_{name}"
     return name or "image"
+
+
+def harmless(text: str) -> str:
+    """Return ``text`` for a cell of a table, with an apostrophe where a spreadsheet would run it as a formula."""
+    return f"'{text}" if text.lstrip(" ").startswith(_FORMULA) else text
+
+
+def printable(name: str) -> str:
+    """Return a file name that any encoding takes: bytes that are no text are written as escapes."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
