@@ -30,8 +30,9 @@ KIND = FileKind(
         """CREATE TABLE explanations (
             image INTEGER NOT NULL REFERENCES images, method TEXT NOT NULL, target TEXT NOT NULL,
             place INTEGER NOT NULL, label TEXT, score REAL NOT NULL, seed REAL NOT NULL, total REAL NOT NULL,
-            residual REAL NOT NULL, ledger TEXT NOT NULL, warnings TEXT NOT NULL, border REAL, centre REAL, inside REAL, area REAL,
-            no_mask TEXT, shape TEXT NOT NULL, row INTEGER NOT NULL, digest TEXT NOT NULL,
+            residual REAL NOT NULL, ledger TEXT NOT NULL, warnings TEXT NOT NULL,
+            border REAL, centre REAL, inside REAL, area REAL, no_mask TEXT,
+            shape TEXT NOT NULL, row INTEGER NOT NULL, digest TEXT NOT NULL,
             PRIMARY KEY (image, method, target)) WITHOUT ROWID""",
         """CREATE TABLE numbers (
             image INTEGER NOT NULL REFERENCES images, method TEXT NOT NULL, target TEXT NOT NULL, metric TEXT NOT NULL,
@@ -110,9 +111,9 @@ class NumberRow:
     error: str | None
 
     @property
-    def unit(self) -> int:
+    def unit(self) -> str:
         """What a bootstrap draws from: the image."""
-        return self.image
+        return str(self.image)
 
 
 @dataclass(eq=False)
