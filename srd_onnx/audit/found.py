@@ -26,7 +26,7 @@ class Found:
         errors: of an image and method, where there is one.
         explanations: by image.
         numbers: values by (image, method, target) and metric; None where there is none.
-        problems: rows without a value.
+        rows: the same, row by row, in order.
     """
 
     audit: Audit
@@ -45,6 +45,11 @@ class Found:
         """Why there is nothing of an image at all."""
         errors = [self.errors.get((image.id, one.name)) for one in self.audit.contenders]
         return errors[0] if all(errors) else None
+
+    @cached_property
+    def problems(self) -> Mapping[tuple[int, str, int | str, str], str]:
+        """Why there is no number, by image, method, target and metric."""
+        return {(row.image, row.method, row.target, row.metric): row.error for row in self.rows if row.error}
 
     @cached_property
     def usable(self) -> tuple[ImageRow, ...]:

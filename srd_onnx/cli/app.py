@@ -6,6 +6,7 @@ import typer
 from typer.core import TyperGroup
 
 from srd_onnx.cli.apop import apop
+from srd_onnx.cli.audit import audit
 from srd_onnx.cli.check import check
 from srd_onnx.cli.compile import compile_command
 from srd_onnx.cli.console import error, note
@@ -17,6 +18,7 @@ from srd_onnx.cli.listings import methods, metrics
 from srd_onnx.cli.models import models
 from srd_onnx.cli.options import Contrasting
 from srd_onnx.cli.preactivations import preactivations
+from srd_onnx.cli.verify import verify
 from srd_onnx.errors import SrdOnnxError
 
 
@@ -50,6 +52,8 @@ app.command()(check)
 app.command("compile")(compile_command)
 app.command()(apop)
 app.command()(evaluate)
+app.command()(audit)
+app.command()(verify)
 app.command()(methods)
 app.command()(metrics)
 app.command()(models)

@@ -1,0 +1,250 @@
+"""`srd-onnx audit MODEL IMAGES_DIR`."""
+
+import contextlib
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from srd_onnx.cli.console import cell, note, stderr, stdout, write_json
+from srd_onnx.cli.opening import opened
+from srd_onnx.cli.options import JsonOption, LayoutOption, TargetOption, layout_of, targets_of
+from srd_onnx.cli.photos import (
+    ChannelOrderOption,
+    CropOption,
+    LabelsOption,
+    MeanOption,
+    PreprocessOption,
+    ResizeOption,
+    ScaleOption,
+    StdOption,
+)
+from srd_onnx.cli.preprocessing import parsed
+from srd_onnx.errors import OptionError
+
+if TYPE_CHECKING:
+    from srd_onnx.audit.config import Config
+    from srd_onnx.audit.run import Outcome, Watch
+    from srd_onnx.explainer import Explainer
+
+OUT = Path("srd-onnx-audit")
+CONFIG = Path("audit.toml")
+
+
+def audit(
+    *,
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="MODEL", help="An .onnx file, or a name from `srd-onnx models`.", show_default=False
+        ),
+    ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Argument(metavar="IMAGES_DIR", help="A folder of images.", show_default=False),
+    ] = None,
+    init: Annotated[
+        bool, typer.Option("--init", help=f"Write a commented configuration, {CONFIG} or --config FILE.")
+    ] = False,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            metavar="FILE.toml",
+            help="What is done; options here go before it.",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="DIR", help="Of the report; a rerun goes on from there.")
+    ] = OUT,
+    target: TargetOption = None,
+    methods: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--methods", metavar="NAMES", help="As for `evaluate`; srd if left out.", show_default=False
+        ),
+    ] = None,
+    metrics: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--metrics",
+            metavar="NAMES",
+            help="As for `evaluate`; quick ones if left out.",
+            show_default=False,
+        ),
+    ] = None,
+    truth: Annotated[
+        Path | None,
+        typer.Option(
+            "--truth", metavar="FILE.csv", help="True classes: columns file, class.", show_default=False
+        ),
+    ] = None,
+    masks: Annotated[
+        Path | None,
+        typer.Option(
+            "--masks", metavar="DIR", help="Where the objects are, as for `evaluate`.", show_default=False
+        ),
+    ] = None,
+    mask_classes: Annotated[
+        Path | None,
+        typer.Option("--mask-classes", metavar="FILE", help="As for `evaluate`.", show_default=False),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option("--seed", metavar="N", min=0, help="Of everything random.", show_default=False),
+    ] = None,
+    shown: Annotated[
+        int | None,
+        typer.Option(
+            "--shown", metavar="N", min=0, help="So many images are in the report.", show_default=False
+        ),
+    ] = None,
+    layout: LayoutOption = None,
+    preprocess: PreprocessOption = None,
+    resize: ResizeOption = None,
+    crop: CropOption = None,
+    scale: ScaleOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    channel_order: ChannelOrderOption = None,
+    labels: LabelsOption = None,
+    provider: Annotated[
+        str | None,
+        typer.Option(
+            "--provider", metavar="auto|cuda|cpu", help="auto: CUDA where it works.", show_default=False
+        ),
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Audit MODEL on all images of IMAGES_DIR: predictions, explanations, metrics, sanity checks, a report.
+
+    Kill it whenever you like: the same command goes on where it was. Exit code 1 if an image could not be explained;
+    the others are, and the report says why.
+    """
+    given = parsed(resize=resize, crop=crop, scale=scale, mean=mean, std=std, channel_order=channel_order)
+    if init:
+        _init(config or CONFIG)
+        return
+    if model is None or images is None:
+        raise OptionError(
+            "audit takes a model and a folder of images; `srd-onnx audit --init` writes a configuration"
+        )
+    wanted = _config(
+        config,
+        {
+            "explain": {
+                "targets": targets_of(target), "methods": _several(methods), "metrics": _several(metrics), "seed": seed,
+            },
+            "data": {"truth": truth, "masks": masks, "mask_classes": mask_classes},
+            "model": {"layout": layout, "labels": labels, "provider": provider},
+            "report": {"images": shown},
+        },
+    )  # fmt: skip
+    explainer = _opened(model, images, out, wanted, preprocess, given)
+    _run(explainer, images, wanted, out, json=json)
+
+
+def _init(path: Path) -> None:
+    from srd_onnx.audit.config import config_text
+    from srd_onnx.files import atomic_write
+
+    if path.exists():
+        raise OptionError(f"{path} is there already: remove it, or name another with --config FILE")
+    atomic_write(path, config_text().encode())
+    note(f"{path} is written; `srd-onnx audit MODEL IMAGES_DIR --config {path}` uses it")
+
+
+def _several(given: list[str] | None) -> list[str] | None:
+    from srd_onnx.cli.evaluate import several
+
+    return several(given) or None
+
+
+def _config(path: Path | None, given: Mapping[str, Mapping[str, Any]]) -> "Config":
+    """What the file says, with the options that were given in place."""
+    from srd_onnx.audit.config import Config, read_config
+
+    config = read_config(path) if path is not None else Config()
+    for part, options in given.items():
+        known = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in options.items()
+            if value is not None
+        }
+        config = replace(config, **{part: replace(getattr(config, part), **known)})
+    return config
+
+
+def _opened(
+    model: str, images: Path, out: Path, config: "Config", preprocess: Path | None, given: Mapping[str, Any]
+) -> "Explainer":
+    """The model, with the preprocessing of the options, the file, the zoo or a guess, in this order."""
+    from srd_onnx.cli.preprocessing import completed
+
+    if config.preprocess is not None and preprocess is None:
+        whole = completed(config.preprocess, given)
+        given = {
+            name: getattr(whole, name) for name in ("resize", "crop", "scale", "mean", "std", "channel_order")
+        }
+    settings = config.model
+    explainer, _ = opened(
+        model,
+        [],
+        out,
+        preprocess,
+        given,
+        photos=True,
+        layout=layout_of(settings.layout),
+        labels=settings.labels,
+        providers=settings.provider,
+    )
+    return explainer
+
+
+def _run(explainer: "Explainer", images: Path, config: "Config", out: Path, *, json: bool) -> None:
+    from srd_onnx.audit.run import run_audit
+    from srd_onnx.files import to_json
+
+    with _watched() as watch:
+        try:
+            outcome = run_audit(explainer, images, config, out, command=sys.argv, watch=watch)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("the same command goes on from there") from None
+    if json:
+        write_json(
+            to_json({"folder": out, "answer": outcome.answer, "findings": list(map(vars, outcome.findings))})
+        )
+    else:
+        _show(outcome)
+    if outcome.usable < outcome.images:
+        raise typer.Exit(1)
+
+
+@contextlib.contextmanager
+def _watched() -> "Iterator[Watch]":
+    from srd_onnx.audit.run import Watch
+    from srd_onnx.cli.audit_progress import Bar
+
+    console = stderr()
+    if not console.is_terminal:
+        yield Watch()
+        return
+    with Bar(console) as bar:
+        yield bar
+
+
+def _show(outcome: "Outcome") -> None:
+    console = stdout()
+    for sentence in outcome.answer:
+        console.print(cell(sentence), soft_wrap=True)
+    files = ", ".join(
+        one
+        for one in ("report.html", "report.pdf", "audit.csv", "audit.json")
+        if (outcome.folder / one).exists()
+    )
+    folder = f"{outcome.folder}".rstrip("/\\")
+    console.print(cell(f"{files} are in {folder}/; `srd-onnx verify {folder}` checks them"), soft_wrap=True)
