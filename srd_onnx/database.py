@@ -55,7 +55,6 @@ def _prepare(database: sqlite3.Connection, path: Path, kind: FileKind) -> None:
     (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if tables == 0:
         database.execute(f"PRAGMA application_id = {kind.application}")
-        database.execute(f"PRAGMA user_version = {kind.version}")
         for table in kind.tables:
             database.execute(table)
     elif application != kind.application:
@@ -67,6 +66,8 @@ def _prepare(database: sqlite3.Connection, path: Path, kind: FileKind) -> None:
         )
     elif (found := database.execute("PRAGMA quick_check(1)").fetchone()) != ("ok",):
         raise sqlite3.DatabaseError(*found)
+    # A write, after which closing removes the journal that a killed run may have left.
+    database.execute(f"PRAGMA user_version = {kind.version}")
     database.commit()
 
 
