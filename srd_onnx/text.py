@@ -1,5 +1,6 @@
 """Text from elsewhere (labels, file names) made fit for a line, a picture and a file name."""
 
+import os
 import unicodedata
 from collections.abc import Callable
 
@@ -68,5 +69,5 @@ def harmless(text: str) -> str:
 
 
 def printable(name: str) -> str:
-    """Return a file name that any encoding takes: bytes that are no text are written as escapes."""
-    return name.encode("utf-8", "backslashreplace").decode("utf-8")
+    """Return a file's name as text that any file can hold: bytes that are no UTF-8 are written as escapes."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")

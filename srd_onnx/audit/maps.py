@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from srd_onnx.errors import OutputError
+from srd_onnx.errors import AuditError, OutputError
 from srd_onnx.graph.ir import Array
 
+_CODECS = ["bytes", "zstd"]
 PARTIAL = ".partial"  # what Zarr calls a chunk that is not written to its end
 
 
@@ -39,21 +40,33 @@ class Maps:
         return _digest(found)
 
     def read(self, row: int, shape: tuple[int, ...], digest: str) -> NDArray[np.float32] | None:
-        """The map of a row; None if it is not there as it was written."""
+        """The map of a row; None if it is not there as it was written.
+
+        Raises:
+            AuditError: where it should be is something else.
+        """
         name = _name(shape)
         with _in_words(self.path):
             if name not in self._group:
                 return None
             try:
-                found = np.asarray(self._group[name][row], np.float32).reshape(shape)
+                found = np.asarray(self._checked(name)[row], np.float32).reshape(shape)
             except (RuntimeError, ValueError, IndexError):  # what the codec says of damaged bytes
                 return None
         return found if _digest(found) == digest else None
 
+    def _checked(self, name: str) -> Any:
+        """An array that was there, if it is one of ours: its file names what decodes it."""
+        array = self._group[name]
+        codecs = [codec.to_dict()["name"] for codec in getattr(array.metadata, "codecs", ())]
+        if codecs != _CODECS or array.dtype != np.float32:
+            raise AuditError(f"{self.path / name} is no array of maps that srd-onnx wrote")
+        return array
+
     def _array(self, shape: tuple[int, ...]) -> Any:
         name = _name(shape)
         if name in self._group:
-            return self._group[name]
+            return self._checked(name)
         return self._group.create_array(
             name,
             shape=(self.rows, *shape),

@@ -59,7 +59,7 @@ def _within(shape: tuple[int, ...], margin: float) -> NDArray[np.bool_]:
     found = np.ones(shape, bool)
     for axis, size in enumerate(shape):
         middles = (np.arange(size) + 0.5) / size
-        keep = (middles > margin) & (middles < 1 - margin)
+        keep = (middles >= margin) & (middles < 1 - margin)
         found &= keep.reshape([-1 if one == axis else 1 for one in range(len(shape))])
     return found
 

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import numpy as np
 
-from srd_onnx.audit.manifest import Manifest, differences, read_manifest
+from srd_onnx.audit.manifest import Manifest, differences, files_in, read_manifest
 from srd_onnx.audit.maps import Maps, open_maps
 from srd_onnx.audit.run import JSON, MAPS, STATE
 from srd_onnx.audit.state import ExplanationRow, ImageRow, State
@@ -94,6 +94,7 @@ def _recomputed(
     """Of each map of the sample: what is wrong with it, and how far it is from the one that is kept."""
     about = manifest.about
     place = images or Path(about["images"])
+    files = files_in(place)
     document = json.loads((folder / JSON).read_text(encoding="utf-8"))
     models = _Models(document["setup"], about, model)
     with _read_only(folder / STATE) as state:
@@ -102,7 +103,7 @@ def _recomputed(
         maps = open_maps(folder / MAPS, 0, read_only=True)
         for index in sorted(chosen.tolist()):
             row = rows[index]
-            yield _one(models.explainer(row.method), row, pictures[row.image], place, maps, tolerance)
+            yield _one(models.explainer(row.method), row, pictures[row.image], place, files, maps, tolerance)
 
 
 @dataclass(eq=False)
@@ -150,10 +151,16 @@ class _Models:
 
 
 def _one(
-    explainer: Explainer, row: ExplanationRow, image: ImageRow, folder: Path, maps: Maps, tolerance: float
+    explainer: Explainer,
+    row: ExplanationRow,
+    image: ImageRow,
+    folder: Path,
+    files: Mapping[str, Path],
+    maps: Maps,
+    tolerance: float,
 ) -> tuple[str | None, float]:
-    path = folder / image.name
-    if not path.is_file():
+    path = files.get(image.name)
+    if path is None or not path.is_file():
         return f"image {image.name} is not in {folder}: say where the images are with --images", 0.0
     if (digest := sha256_of(path)) != image.sha256:
         return f"image {image.name} was changed: its sha256 is {digest}, not {image.sha256}", 0.0
