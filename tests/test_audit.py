@@ -7,6 +7,7 @@ import re
 import resource
 import shutil
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -20,8 +21,11 @@ from srd_onnx.audit.maps import open_maps
 from srd_onnx.audit.places import outlying, places_of
 from srd_onnx.audit.run import CSV, HTML, MAPS, STATE, run_audit
 from srd_onnx.audit.state import open_state
+from srd_onnx.audit.work import work
 from srd_onnx.errors import AuditError, ImageError, OptionError, OutputError
 from srd_onnx.evaluation.inputs import seed_of
+from srd_onnx.inputs.preprocess import read_image
+from srd_onnx.methods import method_named
 from srd_onnx.metrics import metric_named
 from srd_onnx.metrics.metric import Explained
 from srd_onnx.metrics.probe import probe_of
@@ -43,17 +47,14 @@ def test_rows_are_what_the_library_gives(tmp_path: Path) -> None:
     maps = open_maps(tmp_path / "out" / MAPS, 16, read_only=True)
     for row in found:
         path = tmp_path / "images" / images[row.image].name
-        method = explainer if row.method == "srd" else explainer.with_method(_saliency())
+        method = explainer if row.method == "srd" else explainer.with_method(method_named("saliency"))
         (one,) = method.explain(path, row.target)
         kept = maps.read(row.row, row.shape, row.digest)
         assert kept is not None
         np.testing.assert_array_equal(kept, one.relevance)
         assert (row.score, row.residual, row.label) == (one.score, one.residual, one.label)
         assert dict(row.ledger) == one.ledger
-        probe, data = (
-            probe_of(method),
-            explainer.preprocess(cv2.imread(str(path))[:, :, ::-1]).transpose(2, 0, 1),
-        )
+        probe, data = probe_of(method), explainer.preprocess(read_image(path)).transpose(2, 0, 1)
         asked_of = Explained(
             probe,
             data,
@@ -70,12 +71,6 @@ def test_rows_are_what_the_library_gives(tmp_path: Path) -> None:
         expected = metric_named("sparseness").score(asked_of)
         assert own["sparseness"] == (None if np.isnan(expected) else pytest.approx(expected))
     assert sum(number.value is not None for number in numbers) > 16
-
-
-def _saliency() -> object:
-    from srd_onnx.methods import method_named
-
-    return method_named("saliency")
 
 
 def test_a_rerun_computes_nothing_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,7 +196,7 @@ def test_hostile_names_do_nothing(tmp_path: Path) -> None:
     for number, name in enumerate(names):
         photo_of(tmp_path / "p.png", "red", seed=number)
         shutil.move(tmp_path / "p.png", images / name)
-    shutil.copy(images / "-2+3.png", os.fsencode(images) + b"/\xff.png")
+    shutil.copy(images / "-2+3.png", os.fsdecode(os.fsencode(images) + b"/\xff.png"))
     explainer = colours(tmp_path / "model.onnx")
     explainer.labels = (HOSTILE, "</script><img src=x onerror=alert(1)>", "=1+1", "../../x")
     run_audit(explainer, images, Config(QUICK, report=SHOWN), tmp_path / "out", command=("srd-onnx", HOSTILE))
@@ -249,14 +244,12 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
 
 def test_an_image_that_changes_meanwhile_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder(tmp_path / "images")
-    from srd_onnx.audit import run as running
 
-    def later(*arguments: object) -> None:
+    def later(*arguments: Any) -> None:
         photo_of(tmp_path / "images" / "2_blue.png", "white", seed=5)
-        running_work(*arguments)
+        work(*arguments)
 
-    running_work = running.work
-    monkeypatch.setattr(running, "work", later)
+    monkeypatch.setattr("srd_onnx.audit.run.work", later)
     with pytest.raises(AuditError, match=r"2_blue.png was changed while it was being audited"):
         audited(tmp_path)
 
@@ -272,9 +265,9 @@ def test_true_classes_masks_and_suspects(tmp_path: Path) -> None:
     for name in ("0_red", "1_green"):
         cv2.imwrite(str(masks / f"{name}.png"), left)
     for name, black in (("0_red", slice(0, 8)), ("1_green", slice(8, 16))):
-        half = cv2.imread(str(images / f"{name}.png"))
+        half = read_image(images / f"{name}.png").copy()
         half[:, black] = 0  # what makes it red is to the right of the mask, what makes it green is in it
-        cv2.imwrite(str(images / f"{name}.png"), half)
+        cv2.imwrite(str(images / f"{name}.png"), half[:, :, ::-1])
     outcome = audited(tmp_path, data=Data(truth=truth, masks=masks))
     by_rule = {(one.rule, one.image) for one in outcome.findings}
     assert ("shortcut-suspect", "0_red.png") in by_rule
@@ -327,7 +320,8 @@ def test_places_by_hand() -> None:
     assert found.inside == pytest.approx(2 / 5)
     assert found.area == pytest.approx(1 / 99)
     flat = places_of(np.ones((10, 10)))
-    assert (flat.border, flat.centre) == (pytest.approx(0.36), pytest.approx(0.25))
+    assert flat.border == pytest.approx(0.36)
+    assert flat.centre == pytest.approx(0.25)
     assert places_of(-relevance * 0).border is None
 
 

@@ -2,14 +2,14 @@
 
 import contextlib
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from srd_onnx.cli.console import cell, note, stderr, stdout, write_json
+from srd_onnx.cli.console import cell, note, stderr, stdout, write_json, write_text
 from srd_onnx.cli.opening import opened
 from srd_onnx.cli.options import JsonOption, LayoutOption, TargetOption, layout_of, targets_of
 from srd_onnx.cli.photos import (
@@ -27,10 +27,19 @@ from srd_onnx.errors import OptionError
 
 if TYPE_CHECKING:
     from srd_onnx.audit.config import Config
+    from srd_onnx.audit.findings import Finding
     from srd_onnx.audit.run import Outcome, Watch
     from srd_onnx.explainer import Explainer
 
 OUT = Path("srd-onnx-audit")
+JunitOption = Annotated[
+    Path | None,
+    typer.Option("--junit", metavar="FILE", help="Also write the findings as JUnit XML.", show_default=False),
+]
+SarifOption = Annotated[
+    Path | None,
+    typer.Option("--sarif", metavar="FILE", help="Also write the findings as SARIF.", show_default=False),
+]
 CONFIG = Path("audit.toml")
 
 
@@ -103,6 +112,11 @@ def audit(
             "--shown", metavar="N", min=0, help="So many images are in the report.", show_default=False
         ),
     ] = None,
+    card: Annotated[
+        bool, typer.Option("--card", help="Print a block for a model card, in Markdown, and nothing else.")
+    ] = False,
+    junit: JunitOption = None,
+    sarif: SarifOption = None,
     layout: LayoutOption = None,
     preprocess: PreprocessOption = None,
     resize: ResizeOption = None,
@@ -144,8 +158,54 @@ def audit(
             "report": {"images": shown},
         },
     )  # fmt: skip
+    outside(out, junit, sarif)
     explainer = _opened(model, images, out, wanted, preprocess, given)
-    _run(explainer, images, wanted, out, json=json)
+    outcome = _run(explainer, images, wanted, out)
+    for_systems(junit, sarif, outcome.title, outcome.names, outcome.findings, model=Path(model).name)
+    if card:
+        from srd_onnx.audit.card import to_card
+
+        write_text(to_card(outcome, explainer.model.sha256))
+    elif json:
+        from srd_onnx.files import to_json
+
+        findings = [vars(one) for one in outcome.findings]
+        write_json(to_json({"folder": out, "answer": outcome.answer, "findings": findings}))
+    else:
+        _show(outcome)
+    if outcome.usable < outcome.images:
+        raise typer.Exit(1)
+
+
+def outside(out: Path, *files: Path | None) -> None:
+    """Refuse files in the folder of the report.
+
+    Raises: OptionError, since `verify` would find them to be added.
+    """
+    for file in files:
+        if file is not None and file.resolve().is_relative_to(out.resolve()):
+            raise OptionError(
+                f"{file} lies in the report, of whose files none may be added: choose another folder"
+            )
+
+
+def for_systems(
+    junit: Path | None,
+    sarif: Path | None,
+    title: str,
+    names: Sequence[str],
+    findings: "Sequence[Finding]",
+    *,
+    model: str,
+) -> None:
+    """Write the findings for systems of continuous integration, where that is asked for."""
+    from srd_onnx.audit.continuous import to_junit, to_sarif
+    from srd_onnx.files import atomic_write
+
+    if junit is not None:
+        atomic_write(junit, to_junit(title, names, findings))
+    if sarif is not None:
+        atomic_write(sarif, to_sarif(findings, model))
 
 
 def _init(path: Path) -> None:
@@ -205,27 +265,19 @@ def _opened(
     return explainer
 
 
-def _run(explainer: "Explainer", images: Path, config: "Config", out: Path, *, json: bool) -> None:
+def _run(explainer: "Explainer", images: Path, config: "Config", out: Path) -> "Outcome":
     from srd_onnx.audit.run import run_audit
-    from srd_onnx.files import to_json
 
-    with _watched() as watch:
+    with watched() as watch:
         try:
-            outcome = run_audit(explainer, images, config, out, command=sys.argv, watch=watch)
+            return run_audit(explainer, images, config, out, command=sys.argv, watch=watch)
         except KeyboardInterrupt:
             raise KeyboardInterrupt("the same command goes on from there") from None
-    if json:
-        write_json(
-            to_json({"folder": out, "answer": outcome.answer, "findings": list(map(vars, outcome.findings))})
-        )
-    else:
-        _show(outcome)
-    if outcome.usable < outcome.images:
-        raise typer.Exit(1)
 
 
 @contextlib.contextmanager
-def _watched() -> "Iterator[Watch]":
+def watched() -> "Iterator[Watch]":
+    """Who shows how far an audit is: a bar on a terminal, else nobody."""
     from srd_onnx.audit.run import Watch
     from srd_onnx.cli.audit_progress import Bar
 
