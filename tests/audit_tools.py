@@ -8,7 +8,8 @@ from typing import Any
 import onnx
 
 from srd_onnx.audit.config import Asked, Config, Data, Shown
-from srd_onnx.audit.run import STATE, Outcome, run_audit
+from srd_onnx.audit.output import STATE
+from srd_onnx.audit.run import Outcome, run_audit
 from srd_onnx.explainer import Explainer
 from srd_onnx.inputs.preprocess import Preprocess
 from tests.evaluation_nets import COLOURS, colour_net, photos
@@ -61,8 +62,8 @@ def audited(
 
 
 def document(out: Path) -> dict[str, Any]:
-    """audit.json."""
-    found: dict[str, Any] = json.loads((out / "audit.json").read_text())
+    """report.json."""
+    found: dict[str, Any] = json.loads((out / "report.json").read_text())
     return found
 
 

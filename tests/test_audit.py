@@ -18,8 +18,9 @@ from PIL import Image
 from srd_onnx.audit.config import Asked, Config, Data
 from srd_onnx.audit.images import read_truth
 from srd_onnx.audit.maps import open_maps
+from srd_onnx.audit.output import CSV, HTML, MAPS, STATE
 from srd_onnx.audit.places import outlying, places_of
-from srd_onnx.audit.run import CSV, HTML, MAPS, STATE, run_audit
+from srd_onnx.audit.run import run_audit
 from srd_onnx.audit.state import open_state
 from srd_onnx.audit.work import work
 from srd_onnx.errors import AuditError, ImageError, OptionError, OutputError

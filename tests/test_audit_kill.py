@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from srd_onnx.audit.manifest import MANIFEST, OWN, files_in
-from srd_onnx.audit.run import STATE
+from srd_onnx.audit.output import STATE
 from srd_onnx.audit.verify import verify
 from tests.audit_tools import folder, rows
 

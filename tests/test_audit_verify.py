@@ -12,7 +12,7 @@ import pytest
 
 from srd_onnx.audit.manifest import MANIFEST, OWN, files_in, write_manifest
 from srd_onnx.audit.maps import open_maps
-from srd_onnx.audit.run import JSON, MAPS, STATE
+from srd_onnx.audit.output import JSON, MAPS, STATE
 from srd_onnx.audit.state import open_state
 from srd_onnx.audit.verify import verify
 from srd_onnx.errors import AuditError
@@ -61,7 +61,7 @@ def test_one_flipped_byte_in_any_file(place: Path) -> None:
 
 
 def test_files_that_are_missing_added_cut_or_linked(place: Path, tmp_path: Path) -> None:
-    (place / "audit.csv").unlink()
+    (place / "report.csv").unlink()
     (place / "state" / "more.txt").write_text("more")
     (place / JSON).write_bytes((place / JSON).read_bytes()[:-1])
     shutil.move(place / "report.html", tmp_path / "elsewhere.html")
@@ -69,8 +69,8 @@ def test_files_that_are_missing_added_cut_or_linked(place: Path, tmp_path: Path)
     done = run("verify", place)
     assert done.exit_code == 1
     for said in (
-        "audit.csv is missing",
-        "audit.json was changed: it has",
+        "report.csv is missing",
+        "report.json was changed: it has",
         "report.html is a link",
         "state/more.txt is not of this report: it was added",
     ):
@@ -89,14 +89,15 @@ def test_a_changed_model(place: Path, made: Path, tmp_path: Path) -> None:
     model.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(np.ones((4, 3, 1, 1), np.float32), "w"))
     onnx.save(model, tmp_path / "changed.onnx")
     assert (
-        "the model was changed: the sha256 of" in verify(place, model=tmp_path / "changed.onnx").problems[0]
+        "the model was changed: its sha256 was"
+        in verify(place, models=[tmp_path / "changed.onnx"]).problems[0]
     )
     content = bytearray((made / "model.onnx").read_bytes())
     content[len(content) // 2] ^= 1
     (tmp_path / "flipped.onnx").write_bytes(content)
-    (problem,) = verify(place, model=tmp_path / "flipped.onnx").problems
+    (problem,) = verify(place, models=[tmp_path / "flipped.onnx"]).problems
     assert "changed" in problem
-    (problem,) = verify(place, model=tmp_path / "nowhere.onnx").problems
+    (problem,) = verify(place, models=[tmp_path / "nowhere.onnx"]).problems
     assert "the model is not at" in problem
     assert run("verify", place, "--model", tmp_path / "nowhere.onnx", "--files-only").exit_code == 0
 
@@ -140,7 +141,7 @@ def _spoil_codec(place: Path) -> None:
     ("spoil", "said"),
     [
         (_spoil_map, r"is another when it is computed again: it differs by 9.9e-03 of its largest value"),
-        (_spoil_digest, "is not what its row in state/audit.sqlite says"),
+        (_spoil_digest, "is not what its row in state/rows.sqlite says"),
         (_spoil_codec, "is no array of maps"),
     ],
 )

@@ -136,7 +136,7 @@ def _shortened(
     caption: str, columns: tuple[str, ...], rows: Sequence[tuple[str | float | None, ...]], note: str
 ) -> Table:
     left = len(rows) - _LONGEST
-    more = f"{left} more are in audit.csv." if left > 0 else ""
+    more = f"{left} more are in report.csv." if left > 0 else ""
     said = " ".join(one for one in (note, more) if one)
     return Table(caption, columns, tuple(rows[:_LONGEST]), said, folded=len(rows) > 10)
 

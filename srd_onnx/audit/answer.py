@@ -114,9 +114,9 @@ def files_section() -> Section:
     """How to check the files."""
     rows = (
         ("report.html, report.pdf", "this report"),
-        ("audit.csv", "a row for each image, target, method and metric"),
-        ("audit.json", "what decided the numbers, findings, means"),
-        ("state/audit.sqlite", "all rows, with what they took"),
+        ("report.csv", "a row for each image, target, method and metric"),
+        ("report.json", "what decided the numbers, findings, means"),
+        ("state/rows.sqlite", "all rows, with what they took"),
         ("state/maps.zarr", "the maps, float32"),
         ("manifest.json", "the sha256 of every file; manifest.json.sha256 has its own"),
     )

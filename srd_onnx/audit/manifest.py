@@ -26,7 +26,7 @@ class Manifest:
     """What it says.
 
     Attributes:
-        about: what the report is of: kind, made, model, images.
+        about: of what kind the report is, and when it was made.
         files: (bytes, sha256) by name, relative to the folder.
     """
 

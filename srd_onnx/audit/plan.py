@@ -78,6 +78,7 @@ class Audit:
         base, asked = self.base, self.config.explain
         preprocess = base.preprocess
         return {
+            "kind": "audit",
             "model": base.model.sha256,
             "layout": base.layout,
             "fixed": base.fixed,
@@ -150,26 +151,30 @@ def prepare(
     )
 
 
-def begin_or_go_on(audit: Audit, state: State) -> bool:
-    """Write down what the audit is of, or make sure that the state is of the same; whether it was there.
+def begin_or_go_on(setup: Mapping[str, Any], images: Sequence[ImageRow], state: State) -> None:
+    """Write down what the work is of, or make sure that the state is of the same.
+
+    Args:
+        setup: everything that decides the rows, as plain data.
+        images: all of them.
+        state: of this work, or empty.
 
     Raises:
         AuditError: something is not what it was, saying what.
     """
-    before, now = state.setup(), _plain(audit.setup())
+    before, now = state.setup(), _plain(setup)
     if not before:
-        state.begin(now, audit.rows)
-        return False
+        state.begin(now, images)
+        return
     changed = [key for key in now if before.get(key) != now[key]]
     said = [_WORDS.get(key, f"{key} is another") + _how(before.get(key), now[key]) for key in changed]
-    said += _image_changes(state.images(), audit.rows)
+    said += _image_changes(state.images(), images)
     if said:
         lines = "\n".join(f"  {one}" for one in said)
         raise AuditError(
             f"{state.path} is of another audit, which cannot be gone on with:\n{lines}\n"
             "Put that back as it was, choose another --out, or delete that folder to begin anew."
         )
-    return True
 
 
 def _plain(setup: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """An audit from beginning to end: the work, or what is left of it, and the report."""
 
-import contextlib
+import functools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,22 +15,18 @@ from srd_onnx.audit.config import Config
 from srd_onnx.audit.findings import Finding, findings_of
 from srd_onnx.audit.found import Found, found_in
 from srd_onnx.audit.items import Items
-from srd_onnx.audit.manifest import write_manifest
 from srd_onnx.audit.maps import Maps, open_maps
 from srd_onnx.audit.model_section import model_section, named_in
-from srd_onnx.audit.plan import Audit, begin_or_go_on, prepare
+from srd_onnx.audit.output import MAPS, STATE, Written, finish, write_pages
+from srd_onnx.audit.plan import begin_or_go_on, prepare
 from srd_onnx.audit.sanity import Check, checks_of
 from srd_onnx.audit.state import ImageRow, open_state
 from srd_onnx.audit.tables import to_csv, to_document
 from srd_onnx.audit.work import work
-from srd_onnx.errors import OutputError
 from srd_onnx.explainer import Explainer
-from srd_onnx.files import atomic_write_all
 from srd_onnx.pictures.render import clip_value
-from srd_onnx.report.content import Report
+from srd_onnx.report.content import Item, Report
 
-HTML, PDF, CSV, JSON = "report.html", "report.pdf", "audit.csv", "audit.json"
-STATE, MAPS = Path("state", "audit.sqlite"), Path("state", "maps.zarr")
 _MOST = 0.9  # of the images end their colours below the shared scale
 
 
@@ -40,7 +36,7 @@ class Watch:
     def hashed(self) -> None:
         """One more image was found and hashed."""
 
-    def begun(self, audit: Audit, seconds: Mapping[int, float]) -> None:
+    def begun(self, images: Sequence[ImageRow], seconds: Mapping[int, float]) -> None:
         """The work begins; what each image took of which something is there already."""
 
     def done(self, image: ImageRow) -> None:
@@ -98,24 +94,14 @@ def run_audit(
     watch = watch or Watch()
     audit = prepare(base, folder, config, without=(out,), advance=watch.hashed)
     with open_state(out / STATE) as state:
-        begin_or_go_on(audit, state)
+        begin_or_go_on(audit.setup(), audit.rows, state)
         maps = open_maps(out / MAPS, audit.map_rows)
-        watch.begun(audit, dict(state.seconds()))
+        watch.begun(audit.rows, dict(state.seconds()))
         work(audit, state, maps, watch.done)
         watch.writing()
         made = str(state.note("finished", datetime.now(UTC).isoformat(timespec="seconds")))
-        found = found_in(audit, state)
-        outcome = _write(found, maps, out, command, made)
-    about = {
-        "kind": "audit",
-        "made": made,
-        "model": {
-            "path": str(base.model.path.resolve()) if base.model.path else None,
-            "sha256": base.model.sha256,
-        },
-        "images": str(folder.resolve()),
-    }
-    write_manifest(out, about)
+        outcome = _write(found_in(audit, state), maps, out, command, made)
+    finish(out, "audit", made)
     return outcome
 
 
@@ -123,23 +109,15 @@ def _write(found: Found, maps: Maps, out: Path, command: Sequence[str], made: st
     checks = checks_of(found)
     findings = findings_of(found, checks)
     report = _report(found, maps, checks, command, made)
-    with _with_guidance(out):
-        (out / PDF).unlink(missing_ok=True)
-    _render(report, found, maps, out)
+    printed = functools.partial(_printed, found, maps) if found.audit.config.report.pdf else None
     document = to_document(found, checks, findings, report.answer, command=command, made=made)
-    atomic_write_all({out / CSV: to_csv(found), out / JSON: document})
+    write_pages(Written(report, printed, to_csv(found), document), out)
     names = tuple(image.name for image in found.images)
     return Outcome(out, report.title, report.answer, len(names), len(found.usable), names, checks, findings)
 
 
-def _render(report: Report, found: Found, maps: Maps, out: Path) -> None:
-    from srd_onnx.report.html import write_html
-
-    write_html(report, out / HTML)
-    if found.audit.config.report.pdf:
-        from srd_onnx.report.pdf import write_pdf
-
-        write_pdf(replace(report, items=Items(found, maps, explored=False)), out / PDF)
+def _printed(found: Found, maps: Maps) -> Iterator[Item]:
+    return iter(Items(found, maps, explored=False))
 
 
 def _report(found: Found, maps: Maps, checks: tuple[Check, ...], command: Sequence[str], made: str) -> Report:
@@ -173,13 +151,3 @@ def _scales(found: Found, maps: Maps) -> dict[str, float]:
             if relevance is not None:
                 ends.setdefault(row.method, []).append(float(clip_value(relevance)))
     return {method: float(np.quantile(some, _MOST)) for method, some in ends.items()}
-
-
-@contextlib.contextmanager
-def _with_guidance(out: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise OutputError(
-            f"{out}: cannot be written: {error.strerror or error}. Choose another --out."
-        ) from error

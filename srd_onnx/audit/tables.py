@@ -9,6 +9,7 @@ from typing import Any
 from srd_onnx.audit.config import as_plain
 from srd_onnx.audit.findings import Finding
 from srd_onnx.audit.found import Found
+from srd_onnx.audit.output import how_to_remake
 from srd_onnx.audit.sanity import Check
 from srd_onnx.audit.state import ExplanationRow, ImageRow
 from srd_onnx.evaluation.ranking import averages
@@ -71,19 +72,19 @@ def to_document(
 ) -> bytes:
     """Everything that decided the rows, and what they say, as JSON."""
     audit = found.audit
-    path = audit.base.model.path
-    means = averages(found.rows, seed=audit.config.explain.seed)
+    seed = audit.config.explain.seed
+    means = averages(found.rows, seed=seed)
     document = {
         "kind": "audit",
         "made": made,
         "command": list(command),
-        "model": {"path": str(path.resolve()) if path else None, "sha256": audit.base.model.sha256},
         "images": {
             "folder": str(audit.folder.resolve()),
             "count": len(found.images),
             "usable": len(found.usable),
         },
         "answer": list(answer),
+        "remake": {one.name: how_to_remake(audit.base, one.name, seed) for one in audit.contenders},
         "setup": audit.setup(),
         "config": as_plain(audit.config),
         "preprocess_assumed": audit.base.preprocess_assumed,

@@ -3,19 +3,19 @@
 import json
 import re
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import numpy as np
 
-from srd_onnx.audit.manifest import Manifest, differences, files_in, read_manifest
+from srd_onnx.audit.manifest import differences, files_in, read_manifest
 from srd_onnx.audit.maps import Maps, open_maps
-from srd_onnx.audit.run import JSON, MAPS, STATE
+from srd_onnx.audit.output import JSON, MAPS, STATE
 from srd_onnx.audit.state import ExplanationRow, ImageRow, State
-from srd_onnx.errors import AuditError, ModelError, SrdOnnxError
+from srd_onnx.errors import AuditError, LayoutError, ModelError, SrdOnnxError
 from srd_onnx.evaluation.contenders import contender_named
 from srd_onnx.explainer import Explainer
 from srd_onnx.files import sha256_of
@@ -46,7 +46,7 @@ class Checked:
 def verify(
     folder: Path,
     *,
-    model: Path | None = None,
+    models: Sequence[Path] = (),
     images: Path | None = None,
     sample: int = SAMPLE,
     seed: int = 0,
@@ -57,7 +57,7 @@ def verify(
 
     Args:
         folder: of the report.
-        model: where the model lies now, if not where it was.
+        models: where the models lie now, if not where they were.
         images: likewise, the folder of images.
         sample: how many maps are computed again; with 0 neither the model nor the images are looked at.
         seed: of the sample.
@@ -73,7 +73,7 @@ def verify(
     # What was changed is not asked about anything.
     if sample and not problems:
         try:
-            for problem, off in _recomputed(folder, manifest, model, images, sample, seed, tolerance):
+            for problem, off in _recomputed(folder, models, images, sample, seed, tolerance):
                 maps, deviation = maps + 1, max(deviation, off)
                 problems += [problem] if problem else []
                 advance()
@@ -83,71 +83,64 @@ def verify(
 
 
 def _recomputed(
-    folder: Path,
-    manifest: Manifest,
-    model: Path | None,
-    images: Path | None,
-    sample: int,
-    seed: int,
-    tolerance: float,
+    folder: Path, models: Sequence[Path], images: Path | None, sample: int, seed: int, tolerance: float
 ) -> Iterator[tuple[str | None, float]]:
     """Of each map of the sample: what is wrong with it, and how far it is from the one that is kept."""
-    about = manifest.about
-    place = images or Path(about["images"])
-    files = files_in(place)
     document = json.loads((folder / JSON).read_text(encoding="utf-8"))
-    models = _Models(document["setup"], about, model)
+    place = images or Path(document["images"]["folder"])
+    files = files_in(place)
+    remade = _Remade(document["remake"], models)
     with _read_only(folder / STATE) as state:
         rows, pictures = state.explanations(), state.images()
         chosen = np.random.default_rng(seed).permutation(len(rows))[:sample]
         maps = open_maps(folder / MAPS, 0, read_only=True)
         for index in sorted(chosen.tolist()):
             row = rows[index]
-            yield _one(models.explainer(row.method), row, pictures[row.image], place, files, maps, tolerance)
+            yield _one(remade.explainer(row.method), row, pictures[row.image], place, files, maps, tolerance)
 
 
 @dataclass(eq=False)
-class _Models:
+class _Remade:
     """The explainers of a report, made when they are needed."""
 
-    setup: Mapping[str, Any]
-    about: Mapping[str, Any]
-    given: Path | None
-    _base: Explainer | None = None
+    remake: Mapping[str, Any]
+    given: Sequence[Path]
+    _made: dict[str, Explainer] = field(default_factory=dict)
 
-    def explainer(self, method: str) -> Explainer:
+    def explainer(self, name: str) -> Explainer:
         """The model by a method.
 
         Raises:
             AuditError: the model is not there, or is another.
         """
-        if self._base is None:
-            self._base = self._opened(self.about["model"])
-        return contender_named(method, seed=self.setup["seed"]).explainer(self._base)
+        if name not in self._made:
+            about = self.remake[name]
+            base = self._opened(about, [Path(about["model"] or "")])
+            self._made[name] = contender_named(about["method"], seed=about["seed"]).explainer(base)
+        return self._made[name]
 
-    def _opened(self, recorded: Mapping[str, Any]) -> Explainer:
-        path = self.given or Path(recorded["path"] or "")
-        if not path.is_file():
-            raise AuditError(
-                f"the model is not at {path}: no map was computed again. Say where it is with --model, or check the "
-                "files alone with --files-only."
-            )
-        try:
-            found = Explainer(
-                path,
-                preprocess=preprocess_from_dict(self.setup["preprocess"]),
-                layout=self.setup["layout"],
-                labels=self.setup["labels"],
-                providers="cuda" if self.setup["provider"].startswith("CUDA") else "cpu",
-            )
-        except ModelError as error:
-            raise AuditError(f"the model cannot be read: it was changed. {error}") from error
-        if found.model.sha256 != recorded["sha256"]:
-            raise AuditError(
-                f"the model was changed: the sha256 of {path} is {found.model.sha256}, that of the audited one "
-                f"{recorded['sha256']}"
-            )
-        return found
+    def _opened(self, about: Mapping[str, Any], recorded: Sequence[Path]) -> Explainer:
+        """The first of the files that is the model."""
+        others = []
+        for path in self.given or recorded:
+            if not path.is_file():
+                raise AuditError(
+                    f"the model is not at {path}: no map was computed again. Say where it is with --model, or "
+                    "check the files alone with --files-only."
+                )
+            try:
+                found = Explainer(
+                    path,
+                    preprocess=preprocess_from_dict(about["preprocess"]),
+                    layout=about["layout"],
+                    providers="cuda" if about["provider"].startswith("CUDA") else "cpu",
+                )
+            except (ModelError, LayoutError) as error:
+                raise AuditError(f"the model cannot be read: it was changed. {error}") from error
+            if found.model.sha256 == about["sha256"]:
+                return found
+            others.append(f"that of {path} is {found.model.sha256}")
+        raise AuditError(f"the model was changed: its sha256 was {about['sha256']}, {', '.join(others)}")
 
 
 def _one(

@@ -295,7 +295,7 @@ def _show(outcome: "Outcome") -> None:
         console.print(cell(sentence), soft_wrap=True)
     files = ", ".join(
         one
-        for one in ("report.html", "report.pdf", "audit.csv", "audit.json")
+        for one in ("report.html", "report.pdf", "report.csv", "report.json")
         if (outcome.folder / one).exists()
     )
     folder = f"{outcome.folder}".rstrip("/\\")

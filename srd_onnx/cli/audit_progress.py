@@ -1,7 +1,7 @@
 """How far an audit is, on a terminal: a bar, and what is left by what was timed so far."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
@@ -11,7 +11,6 @@ from srd_onnx.audit.run import Watch
 from srd_onnx.cli.pace import spell
 
 if TYPE_CHECKING:
-    from srd_onnx.audit.plan import Audit
     from srd_onnx.audit.state import ImageRow
 
 
@@ -71,11 +70,11 @@ class Bar(Watch):
         """One more image was read."""
         self._progress.advance(self._task)
 
-    def begun(self, audit: "Audit", seconds: Mapping[int, float]) -> None:
+    def begun(self, images: "Sequence[ImageRow]", seconds: Mapping[int, float]) -> None:
         """Begin to count images that are done."""
-        self._left = Left([row.sanity for row in audit.rows], seconds)
+        self._left = Left([row.sanity for row in images], seconds)
         self._began = time.perf_counter()
-        self._progress.reset(self._task, total=len(audit.rows), description="auditing")
+        self._progress.reset(self._task, total=len(images), description="explaining")
 
     def done(self, image: "ImageRow") -> None:
         """One more is done."""

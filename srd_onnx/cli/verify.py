@@ -13,11 +13,17 @@ from srd_onnx.cli.photos import progress
 def verify(
     *,
     folder: Annotated[
-        Path, typer.Argument(metavar="REPORT_DIR", help="What `audit` wrote.", show_default=False)
+        Path,
+        typer.Argument(metavar="REPORT_DIR", help="What `audit` or `compare` wrote.", show_default=False),
     ],
     model: Annotated[
-        Path | None,
-        typer.Option("--model", metavar="FILE", help="Where the model lies now.", show_default=False),
+        list[Path] | None,
+        typer.Option(
+            "--model",
+            metavar="FILE",
+            help="Where the model lies now; twice for a comparison.",
+            show_default=False,
+        ),
     ] = None,
     images: Annotated[
         Path | None,
@@ -49,7 +55,7 @@ def verify(
     with progress("computing maps again", count) as advance:
         found = check(
             folder,
-            model=model,
+            models=model or (),
             images=images,
             sample=count,
             seed=seed,
