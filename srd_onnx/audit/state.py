@@ -48,6 +48,9 @@ _COLUMNS = (
 )
 
 
+_NUMBER = "INSERT INTO numbers VALUES (?, ?, ?, ?, ?, ?, ?)"
+
+
 @dataclass(frozen=True)
 class ImageRow:
     """One image.
@@ -163,23 +166,22 @@ class State:
         top5: Sequence[tuple[int, str | None, float]],
         error: str | None,
         seconds: float,
+        numbers: Sequence[NumberRow] = (),
     ) -> None:
-        """What a method makes of an image: all its targets, or why there is nothing."""
+        """What a method makes of an image: all its targets, or why there is nothing; and numbers that came with it."""
         with self._guarded(), self._database:
             execute = self._database.execute
             execute("INSERT INTO work VALUES (?, ?, ?, ?)", (image, method, error, seconds))
             for one in explanations:
                 execute(f"INSERT INTO explanations VALUES ({', '.join('?' * 19)})", _as_columns(one))
+            for number in numbers:
+                execute(_NUMBER, _number_columns(number, 0.0))
             if top5:
                 execute("UPDATE images SET top5 = ? WHERE id = ? AND top5 IS NULL", (to_json(top5), image))
 
     def add_number(self, number: NumberRow, seconds: float) -> None:
         """One number."""
-        columns = (number.image, number.method, to_json(number.target), number.metric)
-        self._write(
-            "INSERT INTO numbers VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (*columns, number.value, number.error, seconds),
-        )
+        self._write(_NUMBER, _number_columns(number, seconds))
 
     def forget_work(self, image: int, method: str) -> None:
         """As if a method had not had this image: a map of it is damaged."""
@@ -248,6 +250,10 @@ def _of(query: str, image: int | None) -> tuple[str, tuple[Any, ...]]:
 
 def _tops(text: str | None) -> tuple[tuple[int, str | None, float], ...]:
     return tuple((index, label, score) for index, label, score in json.loads(text or "[]"))
+
+
+def _number_columns(one: NumberRow, seconds: float) -> tuple[Any, ...]:
+    return one.image, one.method, to_json(one.target), one.metric, one.value, one.error, seconds
 
 
 def _as_columns(one: ExplanationRow) -> tuple[Any, ...]:

@@ -169,7 +169,7 @@ class _Worker:
         total = float(one.meta["sum_relevance"])
         return ExplanationRow(
             image.row.id, self.name, one.target, place, one.label, one.score, float(one.meta["seed_value"]), total,
-            one.residual, _sorted(one.ledger), one.warnings, places_of(one.relevance, *where),
+            one.residual, sorted_ledger(one.ledger), one.warnings, places_of(one.relevance, *where),
             mask if isinstance(mask, str) else None, one.relevance.shape, at, self.maps.write(at, one.relevance),
         )  # fmt: skip
 
@@ -247,5 +247,6 @@ def _forget_damaged(audit: Audit, state: State, maps: Maps) -> None:
             state.forget_work(row.image, row.method)
 
 
-def _sorted(ledger: Mapping[str, float]) -> tuple[tuple[str, float], ...]:
+def sorted_ledger(ledger: Mapping[str, float]) -> tuple[tuple[str, float], ...]:
+    """A ledger as rows keep it, the largest amount first."""
     return tuple(sorted(ledger.items(), key=lambda entry: (-abs(entry[1]), entry[0])))

@@ -8,6 +8,7 @@ from typer.core import TyperGroup
 from srd_onnx.cli.apop import apop
 from srd_onnx.cli.audit import audit
 from srd_onnx.cli.check import check
+from srd_onnx.cli.compare import compare
 from srd_onnx.cli.compile import compile_command
 from srd_onnx.cli.console import error, note
 from srd_onnx.cli.erf import erf
@@ -53,6 +54,7 @@ app.command("compile")(compile_command)
 app.command()(apop)
 app.command()(evaluate)
 app.command()(audit)
+app.command()(compare)
 app.command()(verify)
 app.command()(methods)
 app.command()(metrics)

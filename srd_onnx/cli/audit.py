@@ -293,10 +293,13 @@ def _show(outcome: "Outcome") -> None:
     console = stdout()
     for sentence in outcome.answer:
         console.print(cell(sentence), soft_wrap=True)
-    files = ", ".join(
-        one
-        for one in ("report.html", "report.pdf", "report.csv", "report.json")
-        if (outcome.folder / one).exists()
-    )
-    folder = f"{outcome.folder}".rstrip("/\\")
-    console.print(cell(f"{files} are in {folder}/; `srd-onnx verify {folder}` checks them"), soft_wrap=True)
+    console.print(cell(report_files(outcome.folder)), soft_wrap=True)
+
+
+def report_files(folder: Path) -> str:
+    """Which files are in a report, and what checks them."""
+    from srd_onnx.audit.output import CSV, HTML, JSON, PDF
+
+    names = [name for name in (HTML, PDF, CSV, JSON) if (folder / name).exists()]
+    place = f"{folder}".rstrip("/\\")
+    return f"{', '.join(names)} are in {place}/; `srd-onnx verify {place}` checks them"
