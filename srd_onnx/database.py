@@ -47,6 +47,7 @@ def open_database(path: Path, kind: FileKind) -> sqlite3.Connection:
 
 
 def _prepare(database: sqlite3.Connection, path: Path, kind: FileKind) -> None:
+    left = path.with_name(f"{path.name}-journal").exists()  # by a run that was killed
     database.execute("PRAGMA locking_mode = EXCLUSIVE")
     database.execute("PRAGMA synchronous = FULL")
     database.execute("BEGIN EXCLUSIVE")
@@ -55,6 +56,7 @@ def _prepare(database: sqlite3.Connection, path: Path, kind: FileKind) -> None:
     (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if tables == 0:
         database.execute(f"PRAGMA application_id = {kind.application}")
+        database.execute(f"PRAGMA user_version = {kind.version}")
         for table in kind.tables:
             database.execute(table)
     elif application != kind.application:
@@ -66,8 +68,10 @@ def _prepare(database: sqlite3.Connection, path: Path, kind: FileKind) -> None:
         )
     elif (found := database.execute("PRAGMA quick_check(1)").fetchone()) != ("ok",):
         raise sqlite3.DatabaseError(*found)
-    # A write, after which closing removes the journal that a killed run may have left.
-    database.execute(f"PRAGMA user_version = {kind.version}")
+    if left:
+        database.execute(
+            f"PRAGMA user_version = {kind.version}"
+        )  # a write, after which closing removes the journal
     database.commit()
 
 

@@ -22,6 +22,7 @@ from srd_onnx.audit.output import CSV, HTML, MAPS, STATE
 from srd_onnx.audit.places import outlying, places_of
 from srd_onnx.audit.run import run_audit
 from srd_onnx.audit.state import open_state
+from srd_onnx.audit.verify import verify
 from srd_onnx.audit.work import work
 from srd_onnx.errors import AuditError, ImageError, OptionError, OutputError
 from srd_onnx.evaluation.inputs import seed_of
@@ -126,6 +127,7 @@ def test_another_model_configuration_or_image_is_refused(tmp_path: Path) -> None
     onnx.save(model, tmp_path / "model.onnx")
     with pytest.raises(AuditError, match=r"the model has another sha256: .* is now"):
         audited(tmp_path)
+    assert verify(tmp_path / "out", sample=0).problems == ()  # what was refused has changed nothing
 
 
 def test_images_of_every_kind(tmp_path: Path) -> None:
