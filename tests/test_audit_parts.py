@@ -1,6 +1,7 @@
 """Parts of an audit on their own: models and inputs of other kinds, verdicts, how long it takes."""
 
 import dataclasses
+import re
 from pathlib import Path
 
 import numpy as np
@@ -202,3 +203,10 @@ def test_images_that_were_never_explained_have_no_numbers(tmp_path: Path) -> Non
     found = made_up(tmp_path, [1.0], {"sparseness": [0.1]})
     alone = dataclasses.replace(found, explanations={}, images=(ImageRow(0, "a.png", "", None, False),))
     assert all(np.isnan(value) for value in alone.keys(alone.images[0]).values())
+
+
+def test_ids_of_sections_are_unique_in_the_page(tmp_path: Path) -> None:
+    audited(tmp_path)
+    ids = re.findall(r'\bid="([^"]*)"', (tmp_path / "out" / HTML).read_text())
+    assert {"asked", "across", "model", "data", "how", "sanity", "metrics", "environment", "files"} < set(ids)
+    assert len(ids) == len(set(ids))

@@ -16,6 +16,7 @@ from srd_onnx.report.content import Figure, Section, Table
 
 _CLASSES = 8  # mean maps that are shown
 _LEAST = 2  # images of a class, so that there is a mean
+_FOLDED = 10  # rows from which a table is closed
 _LONGEST = 50  # rows of a list that may be as long as the folder
 
 Real = NDArray[np.float64]
@@ -52,7 +53,7 @@ def _classes(found: Found) -> Table:
         label = found.audit.base.label(index)
         rows.append((index, label, len(predicted), len(own) if true else None, right if true else None))
     columns = ("class", "label", "predicted", "truly", "of these predicted rightly")
-    return Table("Classes", columns, tuple(rows), folded=len(rows) > _LONGEST)
+    return Table("Classes", columns, tuple(rows), folded=len(rows) > _FOLDED)
 
 
 def _whereabouts(found: Found) -> Table:
@@ -138,7 +139,7 @@ def _shortened(
     left = len(rows) - _LONGEST
     more = f"{left} more are in report.csv." if left > 0 else ""
     said = " ".join(one for one in (note, more) if one)
-    return Table(caption, columns, tuple(rows[:_LONGEST]), said, folded=len(rows) > 10)
+    return Table(caption, columns, tuple(rows[:_LONGEST]), said, folded=len(rows) > _FOLDED)
 
 
 @dataclass(eq=False)
@@ -181,11 +182,11 @@ def _scaled(found: Found, maps: Maps, shape: tuple[int, ...]) -> Iterator[tuple[
 
 def _figure(found: Found, key: int | None, mean: _Mean) -> Figure:
     if key is None:
-        what = "all images"
+        what = f"all {mean.count} images"
     else:
         label = found.audit.base.label(key)
-        what = f"images predicted as class {key}" if label is None else f"images predicted as {label}"
-    caption = f"Mean map of {mean.count} {what}"
+        what = f"{mean.count} images predicted as {f'class {key}' if label is None else label}"
+    caption = f"Mean map of {what}"
     relevance = (mean.total / mean.count).astype(np.float32)
     row, column = np.unravel_index(int(relevance.argmax()), relevance.shape)
     down, across = ((at + 0.5) / size for at, size in zip((row, column), relevance.shape, strict=True))

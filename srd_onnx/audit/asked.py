@@ -103,7 +103,7 @@ def method_section(found: Found) -> Section:
     for one in audit.contenders:
         paragraphs += _described(one)
         facts += _options(found, one)
-    return Section("method", "How it was explained", tuple(paragraphs), tuple(facts))
+    return Section("how", "How it was explained", tuple(paragraphs), tuple(facts))
 
 
 def _described(one: Contender) -> tuple[str, ...]:
