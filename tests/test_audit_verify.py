@@ -10,13 +10,15 @@ import numpy as np
 import onnx
 import pytest
 
+from srd_onnx.audit.config import Config
 from srd_onnx.audit.manifest import MANIFEST, OWN, files_in, write_manifest
 from srd_onnx.audit.maps import open_maps
 from srd_onnx.audit.output import JSON, MAPS, STATE
+from srd_onnx.audit.run import run_audit
 from srd_onnx.audit.state import open_state
 from srd_onnx.audit.verify import verify
 from srd_onnx.errors import AuditError
-from tests.audit_tools import audited
+from tests.audit_tools import QUICK, SHOWN, audited, colours, folder
 from tests.cli_tools import run
 
 
@@ -163,3 +165,16 @@ def test_a_manifest_that_names_files_elsewhere_opens_none(place: Path, tmp_path:
     (place / MANIFEST).write_bytes(data)
     (place / OWN).write_text(f"{hashlib.sha256(data).hexdigest()}  {MANIFEST}\n")
     assert verify(place, sample=0).problems == ("../secret is missing",)
+
+
+def test_a_model_with_options_and_one_with_a_function(tmp_path: Path) -> None:
+    images = folder(tmp_path / "images", 2)
+    base = colours(tmp_path / "model.onnx").with_options("paper", bias="ledger", smooth=1.5)
+    run_audit(base, images, Config(QUICK, report=SHOWN), tmp_path / "out")
+    assert verify(tmp_path / "out").problems == ()
+    given = base.preprocess
+    base.preprocess = lambda photo: given(photo)
+    run_audit(base, images, Config(QUICK, report=SHOWN), tmp_path / "other")
+    (problem,) = verify(tmp_path / "other").problems
+    assert "the preprocessing was a function of Python" in problem
+    assert verify(tmp_path / "other", sample=0).problems == ()

@@ -62,7 +62,7 @@ class Comparison:
         return {
             "kind": "comparison",
             "model": {name: one.model.sha256 for name, one in self.models.items()},
-            "layout": {name: one.layout for name, one in self.models.items()},
+            "layout": {name: [port.layout for port in one.ports] for name, one in self.models.items()},
             "provider": self.first.provider,
             "versions": versions(),
             "preprocess": {name: _plain(one) for name, one in self.models.items()},

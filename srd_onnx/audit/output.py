@@ -63,7 +63,10 @@ def how_to_remake(base: Explainer, contender: str, seed: int) -> Mapping[str, An
     return {
         "model": str(path.resolve()) if path else None,
         "sha256": base.model.sha256,
-        "layout": base.layout,
+        "layout": {port.name: port.layout for port in base.ports},
+        "fixed": base.fixed,
+        "preset": base.preset,
+        "options": base.options.to_dict(),
         "preprocess": preprocess.to_dict() if isinstance(preprocess, Preprocess) else None,
         "provider": base.provider,
         "method": contender,

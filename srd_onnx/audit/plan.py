@@ -80,7 +80,7 @@ class Audit:
         return {
             "kind": "audit",
             "model": base.model.sha256,
-            "layout": base.layout,
+            "layout": {port.name: port.layout for port in base.ports},
             "fixed": base.fixed,
             "provider": base.provider,
             "versions": versions(),

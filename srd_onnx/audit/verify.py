@@ -121,6 +121,11 @@ class _Remade:
 
     def _opened(self, about: Mapping[str, Any], recorded: Sequence[Path]) -> Explainer:
         """The first of the files that is the model."""
+        if about["preprocess"] is None:
+            raise AuditError(
+                "the preprocessing was a function of Python, so that no map can be computed again; check the "
+                "files alone with --files-only"
+            )
         others = []
         for path in self.given or recorded:
             if not path.is_file():
@@ -133,7 +138,10 @@ class _Remade:
                     path,
                     preprocess=preprocess_from_dict(about["preprocess"]),
                     layout=about["layout"],
+                    fixed=about["fixed"],
+                    preset=about["preset"],
                     providers="cuda" if about["provider"].startswith("CUDA") else "cpu",
+                    **about["options"],
                 )
             except (ModelError, LayoutError) as error:
                 raise AuditError(f"the model cannot be read: it was changed. {error}") from error
