@@ -32,10 +32,14 @@ def answer_of(found: Found, checks: Sequence[Check]) -> tuple[str, ...]:
         )
     warned = sum(found.warned(image) for image in found.usable)
     if warned:
-        said.append(f"{warned} images have an explanation that warns of itself; the reasons stand with them.")
+        said.append(f"{_images(warned)} with an explanation that warns of itself; the reasons stand with it.")
     if found.outliers:
-        said.append(f"{len(found.outliers)} images are outliers by at least one number.")
+        said.append(f"{_images(len(found.outliers))} far from all others by at least one number.")
     return tuple(said)
+
+
+def _images(count: int) -> str:
+    return "There is 1 image" if count == 1 else f"There are {count} images"
 
 
 def _explained(found: Found) -> str:
@@ -59,7 +63,7 @@ def _where(found: Found) -> list[str]:
     centre, border = np.array(parts, np.float64).mean(axis=0)
     return [
         f"On average {centre:.0%} of the positive relevance lies in the middle quarter of the picture, "
-        f"{border:.0%} in its outer tenth on each side; of a map that does not care these would be 25 % and 36 %."
+        f"{border:.0%} in its outer tenth on each side; of a map that does not care these would be 25% and 36%."
     ]
 
 
@@ -69,7 +73,9 @@ def _reliable(found: Found, checks: Sequence[Check]) -> str:
         return "How far the explanations can be relied on is not known: no sanity check gave a number."
     bad = [one for one in own if one.verdict != "passed"]
     if not bad:
-        return f"The explanations by {found.leading.name} pass all {len(own)} sanity checks on this model."
+        sample = max(one.found.count for one in own if one.found is not None)
+        over = f"a sample of {sample} image{'s' * (sample > 1)}"
+        return f"The explanations by {found.leading.name} pass all {len(own)} sanity checks on this model, on {over}."
     said = " ".join(f"{one.asked} {one.said}" for one in bad)
     return (
         f"{len(bad)} of {len(own)} sanity checks of {found.leading.name} on this model are not passed. {said}"
