@@ -41,7 +41,8 @@ def test_rows_are_what_the_library_gives(tmp_path: Path) -> None:
     audited(tmp_path, explain=asked)
     explainer = colours(tmp_path / "model.onnx")
     with open_state(tmp_path / "out" / STATE) as state:
-        images, found, numbers = state.images(), state.explanations(), state.numbers()
+        images, numbers = state.images(), state.numbers()
+        found = [row for image in images for row in state.explanations(image.id)]
     assert len(found) == 4 * 2 * 2
     assert (
         len(numbers) == 4 * 2 * 2 * 2 + 2 * 4
@@ -56,6 +57,7 @@ def test_rows_are_what_the_library_gives(tmp_path: Path) -> None:
         np.testing.assert_array_equal(kept, one.relevance)
         assert (row.score, row.residual, row.label) == (one.score, one.residual, one.label)
         assert dict(row.ledger) == one.ledger
+        assert row.booked == pytest.approx(sum(one.ledger.values()), abs=1e-6)
         probe, data = probe_of(method), explainer.preprocess(read_image(path)).transpose(2, 0, 1)
         asked_of = Explained(
             probe,

@@ -18,7 +18,7 @@ from srd_onnx.audit.maps import Maps, open_maps
 from srd_onnx.audit.output import MAPS, STATE, Written, finish, write_pages
 from srd_onnx.audit.plan import begin_or_go_on
 from srd_onnx.audit.run import Watch
-from srd_onnx.audit.state import open_state
+from srd_onnx.audit.state import State, open_state
 from srd_onnx.explainer import Explainer
 
 
@@ -78,18 +78,19 @@ def run_comparison(
         compare_images(comparison, state, maps, watch.done)
         watch.writing()
         made = str(state.note("finished", datetime.now(UTC).isoformat(timespec="seconds")))
-        outcome = _write(compared_in(comparison, state), maps, out, wanted, command, made)
+        outcome = _write(compared_in(comparison, state), maps, state, out, wanted, command, made)
     finish(out, "comparison", made)
     return outcome
 
 
 def _write(
-    found: Compared, maps: Maps, out: Path, wanted: Wanted, command: Sequence[str], made: str
+    found: Compared, maps: Maps, state: State, out: Path, wanted: Wanted, command: Sequence[str], made: str
 ) -> ComparisonOutcome:
     findings = comparison_findings(found, wanted.max_drift, wanted.max_flips)
-    report = comparison_report(found, maps, command, made, wanted.shown)
+    items = ComparedItems(found, maps, state, wanted.shown)
+    report = comparison_report(found, items, command, made)
     document = comparison_document(found, findings, report.answer, command, made)
-    printed = (lambda: iter(ComparedItems(found, maps, wanted.shown))) if wanted.pdf else None
+    printed = (lambda: iter(items)) if wanted.pdf else None
     write_pages(Written(report, printed, comparison_csv(found), document), out)
     return ComparisonOutcome(
         out,

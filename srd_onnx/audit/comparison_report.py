@@ -9,10 +9,11 @@ from dataclasses import asdict, dataclass
 from srd_onnx.audit.compared import Compared
 from srd_onnx.audit.comparing import CORRELATION, DISTANCE, RANKS, SCORE, A, B
 from srd_onnx.audit.findings import Finding
+from srd_onnx.audit.items import shortened
 from srd_onnx.audit.maps import Maps
 from srd_onnx.audit.model_section import model_section, named_in
 from srd_onnx.audit.output import how_to_remake
-from srd_onnx.audit.state import ExplanationRow, ImageRow
+from srd_onnx.audit.state import ExplanationRow, ImageRow, State
 from srd_onnx.audit.work import read_item
 from srd_onnx.errors import InputError, OutputError
 from srd_onnx.explanation import as_picture
@@ -30,6 +31,7 @@ class ComparedItems:
 
     found: Compared
     maps: Maps
+    state: State
     count: int
 
     def __iter__(self) -> Iterator[Item]:
@@ -48,7 +50,7 @@ class ComparedItems:
             raise OutputError(f"{file.path} cannot be read any more: {error}") from error
         tops = tuple((str(index) if label is None else label, score) for index, label, score in image.top5)
         facts = (("predictions", "the models differ" if found.flipped(image) else "the models agree"),)
-        shown = tuple(self._shown(row) for row in found.explanations[image.id].values())
+        shown = tuple(self._shown(row) for row in self.state.explanations(image.id))
         return Item(image.name, image.sha256, photo, tops, facts, keys, flags, shown)
 
     def _shown(self, row: ExplanationRow) -> Shown:
@@ -59,12 +61,12 @@ class ComparedItems:
         own = {name: numbers[name] for name in (CORRELATION, RANKS, DISTANCE, SCORE) if name in numbers}
         return Shown(
             str(row.target), row.label, row.method, row.score,
-            relevance if relevance.ndim == 1 else as_picture(relevance)[0], row.residual, row.ledger[:12], own,
+            relevance if relevance.ndim == 1 else as_picture(relevance)[0], row.residual, shortened(row.ledger), own,
             row.warnings,
         )  # fmt: skip
 
 
-def comparison_report(found: Compared, maps: Maps, command: Sequence[str], made: str, shown: int) -> Report:
+def comparison_report(found: Compared, items: ComparedItems, command: Sequence[str], made: str) -> Report:
     """All of it."""
     first, second = found.comparison.models.values()
     return Report(
@@ -80,7 +82,7 @@ def comparison_report(found: Compared, maps: Maps, command: Sequence[str], made:
             model_section(second, id="model-b", title=f"{B}: {named_in(second)}"),
             _data(found),
         ),
-        items=ComparedItems(found, maps, shown),
+        items=items,
         after=(_environment(found, command),),
         made=made,
     )

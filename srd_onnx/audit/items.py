@@ -8,7 +8,7 @@ import numpy as np
 from srd_onnx.audit.found import Found
 from srd_onnx.audit.images import ImageFile
 from srd_onnx.audit.maps import Maps
-from srd_onnx.audit.state import ExplanationRow, ImageRow
+from srd_onnx.audit.state import ExplanationRow, ImageRow, State
 from srd_onnx.audit.work import read_item
 from srd_onnx.errors import InputError, OutputError
 from srd_onnx.explanation import as_picture
@@ -24,11 +24,13 @@ class Items:
     Attributes:
         found: what there is.
         maps: where the maps are.
+        state: where the ledgers are; it is open.
         explored: whether the first ones can be looked into.
     """
 
     found: Found
     maps: Maps
+    state: State
     explored: bool
 
     def __iter__(self) -> Iterator[Item]:
@@ -46,8 +48,9 @@ class Items:
                 image.name, image.sha256, None, keys=self.found.keys(image), flags=("error",), error=error
             )
         photo = self._photo(file)
-        layers = self._layers(file, self.found.main.get(image.id)) if inside else ()
         main = self.found.main.get(image.id)
+        layers = self._layers(file, main) if inside else ()
+        ledgers = {(row.method, row.target): row.ledger for row in self.state.explanations(image.id)}
         return Item(
             image.name,
             image.sha256,
@@ -57,7 +60,8 @@ class Items:
             self.found.keys(image),
             self.found.flags(image),
             tuple(
-                self._shown(row, layers if row is main else ()) for row in self.found.explanations[image.id]
+                self._shown(row, ledgers[row.method, row.target], layers if row is main else ())
+                for row in self.found.explanations[image.id]
             ),
         )
 
@@ -81,7 +85,9 @@ class Items:
             if failed := self.found.errors.get((image.id, contender.name)):
                 yield f"no map by {contender.name}", failed
 
-    def _shown(self, row: ExplanationRow, layers: tuple[Layer, ...]) -> Shown:
+    def _shown(
+        self, row: ExplanationRow, ledger: tuple[tuple[str, float], ...], layers: tuple[Layer, ...]
+    ) -> Shown:
         relevance = self.maps.read(row.row, row.shape, row.digest)
         if relevance is None:
             raise OutputError(
@@ -95,7 +101,7 @@ class Items:
             score=row.score,
             relevance=relevance if relevance.ndim == 1 else as_picture(relevance)[0],
             residual=row.residual,
-            ledger=_shortened(row.ledger),
+            ledger=shortened(ledger),
             numbers=self._numbers(row),
             warnings=row.warnings,
             layers=layers,
@@ -119,7 +125,8 @@ class Items:
         return LookInside(base, file.path).layers(decision)
 
 
-def _shortened(ledger: tuple[tuple[str, float], ...]) -> tuple[tuple[str, float], ...]:
+def shortened(ledger: tuple[tuple[str, float], ...]) -> tuple[tuple[str, float], ...]:
+    """The largest amounts of a ledger, and all others together."""
     if len(ledger) <= _MOST:
         return ledger
     rest = ledger[_MOST:]

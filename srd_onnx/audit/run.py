@@ -20,7 +20,7 @@ from srd_onnx.audit.model_section import model_section, named_in
 from srd_onnx.audit.output import MAPS, STATE, Written, finish, write_pages
 from srd_onnx.audit.plan import begin_or_go_on, prepare
 from srd_onnx.audit.sanity import Check, checks_of
-from srd_onnx.audit.state import ImageRow, open_state
+from srd_onnx.audit.state import ImageRow, State, open_state
 from srd_onnx.audit.tables import to_csv, to_document
 from srd_onnx.audit.work import work
 from srd_onnx.explainer import Explainer
@@ -100,27 +100,29 @@ def run_audit(
         work(audit, state, maps, watch.done)
         watch.writing()
         made = str(state.note("finished", datetime.now(UTC).isoformat(timespec="seconds")))
-        outcome = _write(found_in(audit, state), maps, out, command, made)
+        outcome = _write(found_in(audit, state), maps, state, out, command, made)
     finish(out, "audit", made)
     return outcome
 
 
-def _write(found: Found, maps: Maps, out: Path, command: Sequence[str], made: str) -> Outcome:
+def _write(found: Found, maps: Maps, state: State, out: Path, command: Sequence[str], made: str) -> Outcome:
     checks = checks_of(found)
     findings = findings_of(found, checks)
-    report = _report(found, maps, checks, command, made)
-    printed = functools.partial(_printed, found, maps) if found.audit.config.report.pdf else None
+    report = _report(found, maps, Items(found, maps, state, explored=True), checks, command, made)
+    printed = functools.partial(_printed, found, maps, state) if found.audit.config.report.pdf else None
     document = to_document(found, checks, findings, report.answer, command=command, made=made)
     write_pages(Written(report, printed, to_csv(found), document), out)
     names = tuple(image.name for image in found.images)
     return Outcome(out, report.title, report.answer, len(names), len(found.usable), names, checks, findings)
 
 
-def _printed(found: Found, maps: Maps) -> Iterator[Item]:
-    return iter(Items(found, maps, explored=False))
+def _printed(found: Found, maps: Maps, state: State) -> Iterator[Item]:
+    return iter(Items(found, maps, state, explored=False))
 
 
-def _report(found: Found, maps: Maps, checks: tuple[Check, ...], command: Sequence[str], made: str) -> Report:
+def _report(
+    found: Found, maps: Maps, items: Items, checks: tuple[Check, ...], command: Sequence[str], made: str
+) -> Report:
     base = found.audit.base
     title = found.audit.config.report.title or f"Audit of {named_in(base)} on {len(found.images)} images"
     return Report(
@@ -135,7 +137,7 @@ def _report(found: Found, maps: Maps, checks: tuple[Check, ...], command: Sequen
             method_section(found),
             sanity_section(checks),
         ),
-        items=Items(found, maps, explored=True),
+        items=items,
         after=(metrics_section(found), environment_section(found, command), files_section()),
         made=made,
         scales=_scales(found, maps),

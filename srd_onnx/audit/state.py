@@ -78,7 +78,7 @@ class ExplanationRow:
         place: its number among the targets.
         seed: the explained number; `score` the class's own.
         total: the sum of the map.
-        ledger: (what it is booked against, how much), the largest first.
+        ledger: (what it is booked against, how much), the largest first; empty where all rows were asked for.
         no_mask: why there is no mask.
         shape: of the map.
         row: where it is, and `digest` what it is, see `Maps`.
@@ -100,6 +100,11 @@ class ExplanationRow:
     shape: tuple[int, ...]
     row: int
     digest: str
+
+    @property
+    def booked(self) -> float:
+        """The sum of the ledger."""
+        return self.seed - self.total - self.residual
 
 
 @dataclass(frozen=True)
@@ -205,8 +210,12 @@ class State:
         return {(key, method): error for key, method, error in self._all(query, values)}
 
     def explanations(self, image: int | None = None) -> list[ExplanationRow]:
-        """Of one image, or of all, in the order of images, methods' names and targets."""
-        query, values = _of(f"SELECT {_COLUMNS} FROM explanations", image)
+        """Of one image, or of all, in the order of images, methods' names and targets.
+
+        Those of all come without their ledgers, which would be large.
+        """
+        columns = _COLUMNS if image is not None else _COLUMNS.replace("ledger", "'[]'")
+        query, values = _of(f"SELECT {columns} FROM explanations", image)
         return [_as_row(columns) for columns in self._all(f"{query} ORDER BY image, method, place", values)]
 
     def numbers(self, image: int | None = None) -> list[NumberRow]:

@@ -50,8 +50,8 @@ def _rows(found: Found, image: ImageRow) -> Iterator[tuple[Any, ...]]:
 
 
 def _explained(row: ExplanationRow) -> tuple[Any, ...]:
-    at, booked = row.places, sum(amount for _, amount in row.ledger)
-    numbers = (row.score, row.seed, row.total, booked, row.residual)
+    at = row.places
+    numbers = (row.score, row.seed, row.total, row.booked, row.residual)
     return row.method, row.target, row.label, *numbers, at.border, at.centre, at.inside, at.area
 
 
