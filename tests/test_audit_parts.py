@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from numpy.typing import NDArray
+from onnx import helper
 
 from srd_onnx.audit.config import Asked, Config
 from srd_onnx.audit.found import Found, found_in
@@ -20,13 +22,15 @@ from srd_onnx.audit.sanity import checks_of
 from srd_onnx.audit.state import ExplanationRow, ImageRow, NumberRow, open_state
 from srd_onnx.audit.verify import verify
 from srd_onnx.cli.audit_progress import Left
-from srd_onnx.errors import OutputError
+from srd_onnx.errors import OutputError, SrdOnnxError
 from srd_onnx.explainer import Explainer
 from srd_onnx.files import sha256_of
+from srd_onnx.inputs.preprocess import Preprocess
 from srd_onnx.report.content import Section
 from tests.audit_tools import QUICK, SHOWN, audited, colours, folder, small
 from tests.cli_tools import HOSTILE
-from tests.evaluation_nets import colour_net
+from tests.evaluation_nets import colour_net, photo_of
+from tests.nets import model_of
 from tests.small_nets import in_single, tokens
 
 
@@ -210,3 +214,30 @@ def test_ids_of_sections_are_unique_in_the_page(tmp_path: Path) -> None:
     ids = re.findall(r'\bid="([^"]*)"', (tmp_path / "out" / HTML).read_text())
     assert {"asked", "across", "model", "data", "how", "sanity", "metrics", "environment", "files"} < set(ids)
     assert len(ids) == len(set(ids))
+
+
+def test_an_image_of_a_size_for_which_the_model_has_no_rules_is_a_row(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Conv", ["input", "w"], ["c"], name="conv"),
+        helper.make_node("GlobalAveragePool", ["c"], ["p"], name="pool"),
+        helper.make_node("Flatten", ["p"], ["output"], name="flatten"),
+    ]
+    weights: dict[str, NDArray[np.generic]] = {"w": np.ones((4, 3, 3, 3), np.float32)}
+    onnx.save(model_of(nodes, weights, (["N", 3, "H", "W"], ["N", 4])), tmp_path / "model.onnx")
+    base = Explainer(
+        tmp_path / "model.onnx",
+        preprocess=Preprocess(scale=1 / 255),
+        layout="NCHW",
+        providers="cpu",
+        threads=1,
+    )
+    for number, size in enumerate((6, 1, 7, 2)):
+        (tmp_path / "images").mkdir(exist_ok=True)
+        photo_of(tmp_path / "images" / f"{number}.png", "red", size=size)
+    config = Config(dataclasses.replace(QUICK, sanity_images=0), report=SHOWN)
+    outcome = run_audit(base, tmp_path / "images", config, tmp_path / "out")
+    assert (outcome.images, outcome.usable) == (4, 2)
+    assert {one.image for one in outcome.findings if one.rule == "unusable-image"} == {"1.png", "3.png"}
+    (tmp_path / "images" / "0.png").unlink()
+    with pytest.raises(SrdOnnxError):
+        run_audit(base, tmp_path / "images", config, tmp_path / "other")

@@ -396,9 +396,7 @@ def test_the_page_of_explain_open(browser: Any, real: Path) -> None:
 def test_what_is_watched_for_is_seen(browser: Any, tmp_path: Path) -> None:
     """The checks of `tab` notice an error, and a request."""
     path = tmp_path / "bad.html"
-    path.write_text(
-        '<!DOCTYPE html><script>throw new Error("bad")</script>'
-    )
+    path.write_text('<!DOCTYPE html><script>throw new Error("bad")</script>')
     with pytest.raises(AssertionError, match="bad"), tab(browser, path):
         pass
     path.write_text('<!DOCTYPE html><link rel="stylesheet" href="other.css">')

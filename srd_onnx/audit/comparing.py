@@ -15,7 +15,7 @@ from srd_onnx.audit.places import places_of
 from srd_onnx.audit.state import ExplanationRow, ImageRow, NumberRow, State
 from srd_onnx.audit.work import read_item, sorted_ledger, source_of
 from srd_onnx.correlation import pearson
-from srd_onnx.errors import InputError, OptionError
+from srd_onnx.errors import AuditError, InputError, OptionError, OutputError, SrdOnnxError
 from srd_onnx.evaluation.numbers import UNDEFINED
 from srd_onnx.explainer import Explainer
 from srd_onnx.explanation import Explanation
@@ -109,13 +109,17 @@ def compare_images(
             for name in (A, B):
                 state.forget_work(row.image, name)
     done = state.work()
+    worked = any(error is None for error in done.values())
     for file, image in zip(comparison.files, comparison.rows, strict=True):
         if (image.id, B) not in done:
-            _compare(comparison, state, maps, file, image)
+            worked = _compare(comparison, state, maps, file, image, worked=worked) or worked
         advance(image)
 
 
-def _compare(comparison: Comparison, state: State, maps: Maps, file: ImageFile, image: ImageRow) -> None:
+def _compare(
+    comparison: Comparison, state: State, maps: Maps, file: ImageFile, image: ImageRow, *, worked: bool
+) -> bool:
+    """Whether it went well; what goes wrong is the fault of the image once it has `worked` for another."""
     state.forget_work(image.id, A)  # of an image that was begun
     began, numbers, rows, found = time.perf_counter(), list[NumberRow](), [], list[Explanation]()
     problem = None
@@ -126,7 +130,11 @@ def _compare(comparison: Comparison, state: State, maps: Maps, file: ImageFile, 
         found = [one, other]
         rows = [_row(image.id, index, each, maps) for index, each in enumerate(found)]
         numbers = list(_numbers(comparison, image, one, other, sources))
-    except InputError as error:
+    except (AuditError, OutputError):
+        raise
+    except SrdOnnxError as error:
+        if not (worked or isinstance(error, InputError)):
+            raise
         problem, found, rows = str(error), [], []
     seconds = time.perf_counter() - began
     tops = [[(top["index"], top["label"], top["logit"]) for top in each.meta["top5"]] for each in found] or [
@@ -135,6 +143,7 @@ def _compare(comparison: Comparison, state: State, maps: Maps, file: ImageFile, 
     ]
     state.add_work(image.id, A, rows[:1], tops[0], problem, seconds)
     state.add_work(image.id, B, rows[1:], (), problem, 0.0, numbers)
+    return problem is None
 
 
 def _row(image: int, index: int, one: Explanation, maps: Maps) -> ExplanationRow:

@@ -14,7 +14,7 @@ from srd_onnx.audit.maps import Maps
 from srd_onnx.audit.places import places_of
 from srd_onnx.audit.plan import Audit
 from srd_onnx.audit.state import ExplanationRow, ImageRow, NumberRow, State
-from srd_onnx.errors import AuditError, InputError, SrdOnnxError
+from srd_onnx.errors import AuditError, InputError, OutputError, SrdOnnxError
 from srd_onnx.evaluation.contenders import Contender
 from srd_onnx.evaluation.inputs import seed_of
 from srd_onnx.evaluation.masks import Mask
@@ -44,7 +44,7 @@ def work(
 
     Raises:
         AuditError: an image was changed meanwhile.
-        SrdOnnxError: a method cannot explain the model, or a metric that was named is not for it.
+        SrdOnnxError: a method cannot explain the model at its first image, or a metric that was named is not for it.
         OutputError: a row or a map cannot be written.
     """
     _forget_damaged(audit, state, maps)
@@ -52,6 +52,8 @@ def work(
         _Worker(audit, index, contender, state, maps) for index, contender in enumerate(audit.contenders)
     ]
     done = state.work()
+    for worker in workers:
+        worker.worked = any(name == worker.name and error is None for (_, name), error in done.items())
     counted = _counted(state)
     for file, row in zip(audit.files, audit.rows, strict=True):
         image = _Image(audit, file, row)
@@ -125,13 +127,18 @@ class _Image:
 
 @dataclass(eq=False)
 class _Worker:
-    """One method; its sessions are compiled when the first map or number is needed."""
+    """One method; its sessions are compiled when the first map or number is needed.
+
+    Attributes:
+        worked: whether it has explained an image, so that what it cannot explain is the fault of an image.
+    """
 
     audit: Audit
     index: int
     contender: Contender
     state: State
     maps: Maps
+    worked: bool = False
     _explainer: Explainer | None = None
     _probes: dict[tuple[int, ...], Probe] = field(default_factory=dict)
 
@@ -157,7 +164,13 @@ class _Worker:
             unique = list({one.target: one for one in found}.values())
             rows = [self._kept(image, place, one) for place, one in enumerate(unique)]
             top5 = [(one["index"], one["label"], one["logit"]) for one in found[0].meta["top5"]]
-        except InputError as error:
+            self.worked = True
+        except (AuditError, OutputError):
+            raise
+        except SrdOnnxError as error:
+            # An image may have a size for which the model cannot be explained.
+            if not (self.worked or isinstance(error, InputError)):
+                raise
             problem = str(error)
         self.state.add_work(image.row.id, self.name, rows, top5, problem, time.perf_counter() - began)
 
