@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.text import Text
 
-from srd_onnx.cli.console import cell, note, stderr, stdout, write_json, write_text
+from srd_onnx.cli.console import cell, lines, note, stderr, stdout, write_json, write_text
 from srd_onnx.cli.opening import opened
 from srd_onnx.cli.options import JsonOption, LayoutOption, TargetOption, layout_of, targets_of
 from srd_onnx.cli.photos import (
@@ -292,7 +293,7 @@ def watched() -> "Iterator[Watch]":
 def _show(outcome: "Outcome") -> None:
     console = stdout()
     for sentence in outcome.answer:
-        console.print(cell(sentence), soft_wrap=True)
+        console.print(Text(lines(sentence)), soft_wrap=True)
     console.print(cell(report_files(outcome.folder)), soft_wrap=True)
 
 

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.text import Text
 
 from srd_onnx.cli.audit import JunitOption, SarifOption, for_systems, outside, report_files, watched
-from srd_onnx.cli.console import cell, error, note, stdout, write_json
+from srd_onnx.cli.console import cell, error, lines, note, stdout, write_json
 from srd_onnx.cli.opening import opened
 from srd_onnx.cli.options import JsonOption, LayoutOption, explainer_for, layout_of
 from srd_onnx.cli.photos import (
@@ -128,7 +129,7 @@ def _show(outcome: "ComparisonOutcome", *, json: bool) -> None:
         write_json(to_json({**vars(outcome), "findings": list(map(vars, outcome.findings))}))
     else:
         for sentence in outcome.answer:
-            stdout().print(cell(sentence), soft_wrap=True)
+            stdout().print(Text(lines(sentence)), soft_wrap=True)
         stdout().print(cell(report_files(outcome.folder)), soft_wrap=True)
     for message in passed:
         error(message)
