@@ -4,8 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 MODELS := .venv-models
 PEERS := .venv-peers
+BROWSER := .venv-browser
+COMMA := ,
+CHROMIUM := $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
 
-.PHONY: demo test test-models test-peers quality lint clean
+.PHONY: demo test test-browser test-models test-peers quality lint clean
 
 demo: $(VENV)/.installed
 	$(BIN)/srd-onnx explain squeezenet11 models/chelsea.png --out demo
@@ -14,6 +17,13 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n auto
+
+# The reports in a real browser, in an environment of its own; `make test` runs them too where Chromium is installed.
+test-browser: $(BROWSER)/.installed
+	@test -n "$(CHROMIUM)" || \
+	    { apt-get update && apt-get install --yes chromium; } || \
+	    { echo "Chromium is needed: install it (Debian: apt-get install chromium), then run this again."; exit 1; }
+	$(BROWSER)/bin/python -m pytest tests/test_report_browser.py
 
 # Real models: exports from PyTorch, which has an environment of its own, and trained ones from PyPI. Half an hour.
 test-models: $(MODELS)/.installed
@@ -34,7 +44,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/mypy --strict
 
 clean:
-	rm -rf $(VENV) $(MODELS) $(PEERS) .venv-peers-speed demo
+	rm -rf $(VENV) $(MODELS) $(PEERS) $(BROWSER) .venv-peers-speed demo
 
 # Without this stamp (an interrupted run) the environment is made afresh.
 $(VENV)/.made:
@@ -47,7 +57,7 @@ $(VENV)/.installed: pyproject.toml | $(VENV)/.made
 	touch $@
 
 $(VENV)/.installed-dev: pyproject.toml | $(VENV)/.made
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev$(if $(CHROMIUM),$(COMMA)browser)]'
 	touch $(VENV)/.installed $@
 
 $(MODELS)/.installed: pyproject.toml
@@ -58,4 +68,9 @@ $(MODELS)/.installed: pyproject.toml
 $(PEERS)/.installed: pyproject.toml
 	$(PYTHON) -m venv --clear $(PEERS)
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev,peers]'
+	touch $@
+
+$(BROWSER)/.installed: pyproject.toml
+	$(PYTHON) -m venv --clear $(BROWSER)
+	$(BROWSER)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev,browser]'
 	touch $@

@@ -83,3 +83,7 @@ class ProviderError(SrdOnnxError):
 
 class OutputError(SrdOnnxError):
     """A result could not be written; nothing half-written was left behind."""
+
+
+class AuditError(SrdOnnxError):
+    """An audit cannot go on where it was, or a report cannot be checked."""

@@ -1,5 +1,6 @@
 """Writing files so that nothing half-written is ever seen, and reading their digests."""
 
+import contextlib
 import hashlib
 import io
 import json
@@ -7,7 +8,7 @@ import math
 import os
 import secrets
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,29 +34,69 @@ def atomic_write_all(contents: Mapping[Path, bytes]) -> None:
     Raises: OutputError naming the file that could not be written; the temporary files are gone then.
     """
     pending: list[tuple[Path, Path]] = []
-    path = Path()
     try:
         for path, data in contents.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if path.is_dir():
-                raise IsADirectoryError(21, "a folder of that name is there")
-            temporary = path.parent / f".{secrets.token_hex(8)}.tmp"
-            pending.append((temporary, path))
-            with temporary.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+            with _writing(path):
+                temporary = _temporary(path)
+                pending.append((temporary, path))
+                with temporary.open("xb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
         for temporary, path in pending:
+            with _writing(path):
+                temporary.replace(path)
+    finally:
+        for temporary, _ in pending:
+            _remove_quietly(temporary)
+
+
+def atomic_write_each(path: str | Path, pieces: Iterable[bytes]) -> Path:
+    """As `atomic_write`, of pieces that are written as they come, so that a long file needs no memory.
+
+    What `pieces` raises is raised as it is, and nothing is written.
+
+    Raises: OutputError if the folder or the file cannot be written.
+    """
+    path = Path(path)
+    with _writing(path):
+        temporary = _temporary(path)
+        file = temporary.open("xb")
+    try:
+        for piece in pieces:
+            with _writing(path):
+                file.write(piece)
+        with _writing(path):
+            file.flush()
+            os.fsync(file.fileno())
+            file.close()
             temporary.replace(path)
+    finally:
+        with contextlib.suppress(OSError):  # of a full disk, which was said already
+            file.close()
+        _remove_quietly(temporary)
+    return path
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """What goes wrong in the block is said of ``path``."""
+    try:
+        yield
     except OSError as error:
         reason = error.strerror or str(error)
         raise OutputError(
             f"cannot write {path}: {reason}. Choose another folder, "
             "or make this one writable and free some space."
         ) from error
-    finally:
-        for temporary, _ in pending:
-            _remove_quietly(temporary)
+
+
+def _temporary(path: Path) -> Path:
+    """A name in the folder of ``path``, which is made, that no other file has."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir():
+        raise IsADirectoryError(21, "a folder of that name is there")
+    return path.parent / f".{secrets.token_hex(8)}.tmp"
 
 
 def sha256_of(path: str | Path) -> str:

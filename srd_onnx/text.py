@@ -1,9 +1,23 @@
 """Text from elsewhere (labels, file names) made fit for a line, a picture and a file name."""
 
+import os
 import unicodedata
 from collections.abc import Callable
 
 _RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
+_FORMULA = (
+    "=",
+    "+",
+    "-",
+    "@",
+    "\t",
+    "\r",
+    "\n",
+    "＝",
+    "＋",
+    "－",
+    "＠",
+)  # what a spreadsheet may take for a formula
 _HIDDEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 
 
@@ -47,3 +61,13 @@ def safe_file_name(text: str, limit: int = 80) -> str:
     if name.split(".")[0].lower() in _RESERVED:
         name = f"_{name}"
     return name or "image"
+
+
+def harmless(text: str) -> str:
+    """Return ``text`` for a cell of a table, with an apostrophe where a spreadsheet would run it as a formula."""
+    return f"'{text}" if text.lstrip(" ").startswith(_FORMULA) else text
+
+
+def printable(name: str) -> str:
+    """Return a file's name as text that any file can hold: bytes that are no UTF-8 are written as escapes."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")

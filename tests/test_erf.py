@@ -198,3 +198,12 @@ def test_many_positions_come_in_parts_and_are_the_same() -> None:
     assert len(parts) > 1
     np.testing.assert_array_equal(np.concatenate([part.maps for part in parts]), whole.maps)
     np.testing.assert_allclose(whole.maps.sum(axis=(1, 2)), 1, rtol=0, atol=1e-4)
+
+
+def test_a_layer_below_which_nothing_is_shared_sees_each_position_alone() -> None:
+    from tests.evaluation_nets import explainer as colours
+
+    (found,) = colours().erf(np.zeros((1, 3, 16, 16), np.float32), "encoder", [(3, 4)])
+    alone = np.zeros((1, 16, 16), np.float32)
+    alone[0, 3, 4] = 1
+    np.testing.assert_array_equal(found.maps, alone)

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from srd_onnx.errors import InputError, OutputError
 from srd_onnx.explanation import Explanation, load_meta
-from srd_onnx.files import atomic_write, atomic_write_all, sha256_of, to_json
+from srd_onnx.files import atomic_write, atomic_write_all, atomic_write_each, sha256_of, to_json
 from srd_onnx.pictures.render import overlay
 
 META = {
@@ -146,6 +147,32 @@ def test_a_folder_of_the_files_name_is_not_replaced(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"/b: a folder of that name is there\."):
         atomic_write_all({tmp_path / "a": b"1", tmp_path / "b": b"2"})
     assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+def test_pieces_are_written_as_they_come_and_seen_together(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "a"
+
+    def pieces() -> Iterator[bytes]:
+        for number in range(5):
+            assert not path.exists()
+            yield b"%d" % number
+
+    assert atomic_write_each(path, pieces()).read_bytes() == b"01234"
+    assert [one.name for one in path.parent.iterdir()] == ["a"]
+
+
+def test_pieces_that_cannot_be_written_are_an_error_and_leave_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").write_bytes(b"before")
+
+    def full(handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OutputError, match=r"cannot write .*/a: No space left on device"):
+        atomic_write_each(tmp_path / "a", iter([b"x"]))
+    assert [(one.name, one.read_bytes()) for one in tmp_path.iterdir()] == [("a", b"before")]
 
 
 def test_a_written_file_has_the_usual_permissions_and_digest(tmp_path: Path) -> None:

@@ -6,8 +6,10 @@ import typer
 from typer.core import TyperGroup
 
 from srd_onnx.cli.apop import apop
+from srd_onnx.cli.audit import audit
 from srd_onnx.cli.cache import cache
 from srd_onnx.cli.check import check
+from srd_onnx.cli.compare import compare
 from srd_onnx.cli.compile import compile_command
 from srd_onnx.cli.console import error, note
 from srd_onnx.cli.erf import erf
@@ -18,6 +20,7 @@ from srd_onnx.cli.listings import methods, metrics
 from srd_onnx.cli.models import models
 from srd_onnx.cli.options import Contrasting
 from srd_onnx.cli.preactivations import preactivations
+from srd_onnx.cli.verify import verify
 from srd_onnx.errors import SrdOnnxError
 
 
@@ -51,6 +54,9 @@ app.command()(check)
 app.command("compile")(compile_command)
 app.command()(apop)
 app.command()(evaluate)
+app.command()(audit)
+app.command()(compare)
+app.command()(verify)
 app.command()(methods)
 app.command()(metrics)
 app.command()(models)

@@ -74,11 +74,16 @@ def _say(head: str, message: str, style: str) -> None:
 
 
 def write_json(text: str) -> None:
-    """A JSON document and nothing else on stdout, in UTF-8 whatever the terminal's encoding.
+    """A JSON document and nothing else on stdout; see `write_text`."""
+    write_text(text + "\n")
+
+
+def write_text(text: str) -> None:
+    """A document and nothing else on stdout, in UTF-8 whatever the terminal's encoding.
 
     A file name that is no valid text comes as lone surrogates; "backslashreplace" writes them as JSON does.
     """
-    data = (text + "\n").encode("utf-8", "backslashreplace")
+    data = text.encode("utf-8", "backslashreplace")
     buffer: Any = getattr(sys.stdout, "buffer", None)
     if buffer is None:
         sys.stdout.write(data.decode())

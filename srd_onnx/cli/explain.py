@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -51,6 +51,7 @@ from srd_onnx.errors import SrdOnnxError
 if TYPE_CHECKING:
     from srd_onnx.cli.record import Record
     from srd_onnx.explainer import Explainer
+    from srd_onnx.report.single import Collected
     from srd_onnx.targets import Target
 
 
@@ -80,12 +81,16 @@ def explain(
     labels: LabelsOption = None,
     provider: ProviderOption = "auto",
     json: JsonOption = False,
+    open_page: Annotated[
+        bool, typer.Option("--open", help="Show all of it as a page, report.html, in the browser.")
+    ] = False,
 ) -> None:
     """Explain what MODEL sees in each IMAGE: a picture, the numbers, and explanations.json.
 
     Exit code 2 if an image could not be explained; the others are, and the JSON lists both.
     """
     from srd_onnx.cli.record import Record
+    from srd_onnx.report.single import Collected
 
     given = parsed(resize=resize, crop=crop, scale=scale, mean=mean, std=std, channel_order=channel_order)
     images = expanded(images)
@@ -111,12 +116,31 @@ def explain(
     record = Record(out, sys.argv)
     for text in said:
         record.note(text, announced=True)
-    _explain_all(explainer, images, wanted, record)
+    shown = Collected(explainer) if open_page else None
+    _explain_all(explainer, images, wanted, record, shown)
+    if shown is not None and shown.explained:
+        _open(shown, record)
     _report(record, len(images), json=json)
 
 
+def _open(shown: "Collected", record: "Record") -> None:
+    """Write the page of what was explained, and open it."""
+    import webbrowser
+
+    from srd_onnx.report.html import write_html
+
+    path = record.folder / "report.html"
+    write_html(shown.report(record.command, record.notes), path)
+    if not webbrowser.open(path.resolve().as_uri()):
+        note(f"no browser opens here; the page is {path}")
+
+
 def _explain_all(
-    explainer: "Explainer", images: Sequence[Path], targets: "Sequence[Target] | None", record: "Record"
+    explainer: "Explainer",
+    images: Sequence[Path],
+    targets: "Sequence[Target] | None",
+    record: "Record",
+    shown: "Collected | None",
 ) -> None:
     from srd_onnx.cli.record import FILE, unique_names
     from srd_onnx.cli.summary import notes_after
@@ -135,8 +159,12 @@ def _explain_all(
                 at = index
                 if isinstance(one, Failure):
                     record.fail(images[index], one.error)
+                    if shown is not None:
+                        shown.failed.append((images[index], str(one.error)))
                     continue
                 record.save(one, images[index], names[index])
+                if shown is not None:
+                    shown.add(images[index], names[index], one)
                 for text in notes_after(one, explainer.labels):
                     record.note(text)
     except KeyboardInterrupt:

@@ -13,7 +13,14 @@ if TYPE_CHECKING:
 
 
 def opened(
-    model: str, images: Sequence[Path], out: Path, preprocess: Path | None, given: Given, **options: Any
+    model: str,
+    images: Sequence[Path],
+    out: Path,
+    preprocess: Path | None,
+    given: Given,
+    *,
+    photos: bool = False,
+    **options: Any,
 ) -> tuple["Explainer", list[str]]:
     """An explainer that reads these photos as the options say, and the notes about it that the user has read.
 
@@ -23,6 +30,7 @@ def opened(
         out: the folder for the results.
         preprocess: a file that says how a photo becomes the input.
         given: single options of it, see `preprocessing.parsed`.
+        photos: whether there are photos, whatever `images` says.
         options: of `Explainer`.
     """
     from srd_onnx.cli.record import existing, usable
@@ -33,5 +41,5 @@ def opened(
     usable(out)
     explainer = explainer_for(model, **options)
     assumed = settle_preprocessing(explainer, preprocess, given)
-    photos = any(image.suffix.lower() not in ARRAY_FILES for image in images)
+    photos = photos or any(image.suffix.lower() not in ARRAY_FILES for image in images)
     return explainer, announce(explainer, assumed if photos else ())

@@ -64,9 +64,9 @@ class Pace:
         """`about 3 min left`; `at least 3 min, 4 methods not timed yet`."""
         seconds, untimed = self.remaining()
         if not untimed:
-            return f"about {_spell(seconds)} left"
+            return f"about {spell(seconds)} left"
         plural = "s" if untimed > 1 else ""
-        return f"at least {_spell(seconds)} left, {untimed} method{plural} not timed yet"
+        return f"at least {spell(seconds)} left, {untimed} method{plural} not timed yet"
 
 
 def pace_of(evaluation: "Evaluation") -> Pace:
@@ -82,7 +82,8 @@ def _mean(values: Iterable[float]) -> float:
     return sum(found) / len(found)
 
 
-def _spell(seconds: float) -> str:
+def spell(seconds: float) -> str:
+    """`40 s`, `3 min`, `1.5 h`."""
     if seconds < _MINUTE:
         return f"{seconds:.0f} s"
     if seconds < _HOUR:

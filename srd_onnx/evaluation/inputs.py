@@ -221,7 +221,7 @@ class _Reader:
             photo.sha256,
             target,
             self.explainer.label(target),
-            _seed_of(seed, photo.sha256),
+            seed_of(seed, photo.sha256),
             asks,
             lambda: self._load(photo, target),
             shown=drawn,
@@ -246,7 +246,7 @@ class _Reader:
             photo.sha256,
             photo.top,
             self.explainer.label(photo.top),
-            _seed_of(seed, photo.sha256),
+            seed_of(seed, photo.sha256),
             asks,
             lambda: self._load_grid(members, cell),
             grid=tuple(str(member.path) for member in members),
@@ -290,6 +290,6 @@ class _Reader:
         return Loaded(joined(inputs, (rows, columns), size), mask=cell_mask(size, cell))
 
 
-def _seed_of(seed: int, sha256: str) -> int:
+def seed_of(seed: int, sha256: str) -> int:
     """Of an image, whichever others are evaluated with it."""
     return int.from_bytes(hashlib.sha256(f"{seed} {sha256}".encode()).digest()[:4], "big")

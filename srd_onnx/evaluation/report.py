@@ -16,12 +16,12 @@ from srd_onnx.evaluation.store import Store
 from srd_onnx.inputs.preprocess import Preprocess
 from srd_onnx.metrics.metric import Metric
 from srd_onnx.pictures.sheet import Cell, sheet
+from srd_onnx.text import harmless
 
 COLUMNS = (
     "image", "sha256", "target", "label", "method", "method_parameters", "metric", "metric_parameters", "value",
     "error", "seconds", "map_seconds", "grid",
 )  # fmt: skip
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the beginning of a formula
 
 
 def in_order(evaluation: Evaluation, rows: Sequence[Row]) -> list[Row]:
@@ -40,13 +40,13 @@ def to_csv(evaluation: Evaluation, rows: Sequence[Row]) -> str:
     about = {c.name: _parameters(c.to_dict(evaluation.base)) for c in evaluation.contenders}
     for row in rows:
         texts = (row.image, row.sha256, row.label or "", row.method, about[row.method], row.metric)
-        image, sha256, label, method, settings, metric = map(_harmless, texts)
-        parameters = _harmless(_parameters({"parameters": evaluation.metrics[row.metric].parameters}))
+        image, sha256, label, method, settings, metric = map(harmless, texts)
+        parameters = harmless(_parameters({"parameters": evaluation.metrics[row.metric].parameters}))
         target, value = ("" if x is None else repr(x) for x in (row.target, row.value))
         writer.writerow(
             (
-                image, sha256, target, label, method, settings, metric, parameters, value, _harmless(row.error or ""),
-                f"{row.seconds:.6f}", f"{row.map_seconds:.6f}", _harmless(" | ".join(row.grid)),
+                image, sha256, target, label, method, settings, metric, parameters, value, harmless(row.error or ""),
+                f"{row.seconds:.6f}", f"{row.map_seconds:.6f}", harmless(" | ".join(row.grid)),
             )
         )  # fmt: skip
     return buffer.getvalue()
@@ -166,7 +166,3 @@ def _parameters(about: Mapping[str, Any]) -> str:
     preset = {"preset": about["preset"]} if "preset" in about else {}
     found = preset | dict(about.get("parameters", {})) | dict(about.get("options", {}))
     return ",".join(f"{key}={value}" for key, value in found.items())
-
-
-def _harmless(text: str) -> str:
-    return f"'{text}" if text.startswith(_FORMULA) else text

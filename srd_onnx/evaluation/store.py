@@ -11,11 +11,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from srd_onnx.errors import OutputError
+from srd_onnx.database import FileKind, in_words, open_database
 from srd_onnx.files import to_json
 
-APPLICATION = 0x53524445  # "SRDE", in the header of the file
-VERSION = 1
 _TABLES = (
     "CREATE TABLE setups (id INTEGER PRIMARY KEY, setup TEXT NOT NULL UNIQUE)",
     """CREATE TABLE numbers (
@@ -27,6 +25,7 @@ _TABLES = (
         height INTEGER NOT NULL, width INTEGER NOT NULL, pixels BLOB NOT NULL,
         PRIMARY KEY (setup, input, target, method)) WITHOUT ROWID""",
 )
+_KIND = FileKind(0x53524445, 1, _TABLES, "srd-onnx evaluate", "numbers")  # "SRDE"
 
 
 @dataclass(frozen=True)
@@ -120,7 +119,7 @@ class Store:
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:
-        with _in_words(self.path):
+        with in_words(self.path, _KIND):
             yield
 
 
@@ -128,63 +127,7 @@ def open_store(path: str | Path) -> Store:
     """Open the file, or make it.
 
     Raises:
-        OutputError: another run uses it; it is damaged, something else, or of another version of srd-onnx; or it
-            cannot be written.
+        OutputError: as `srd_onnx.database.open_database`.
     """
     path = Path(path)
-    with _in_words(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        database = sqlite3.connect(path, timeout=1)
-        try:
-            _prepare(database, path)
-        except BaseException:
-            database.close()
-            raise
-    return Store(path, database)
-
-
-def _prepare(database: sqlite3.Connection, path: Path) -> None:
-    database.execute("PRAGMA locking_mode = EXCLUSIVE")
-    database.execute("PRAGMA synchronous = FULL")
-    database.execute("BEGIN EXCLUSIVE")
-    (application,) = database.execute("PRAGMA application_id").fetchone()
-    (version,) = database.execute("PRAGMA user_version").fetchone()
-    (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    if tables == 0:
-        database.execute(f"PRAGMA application_id = {APPLICATION}")
-        database.execute(f"PRAGMA user_version = {VERSION}")
-        for table in _TABLES:
-            database.execute(table)
-    elif application != APPLICATION:
-        raise OutputError(f"{path} is a database, but not one of srd-onnx. Choose another --out.")
-    elif version != VERSION:
-        raise OutputError(
-            f"{path} was written by another version of srd-onnx (format {version}, this is {VERSION}). Use that, "
-            "choose another --out, or delete the file: its numbers are then computed again."
-        )
-    elif (found := database.execute("PRAGMA quick_check(1)").fetchone()) != ("ok",):
-        raise sqlite3.DatabaseError(*found)
-    database.commit()
-
-
-@contextmanager
-def _in_words(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.OperationalError as error:
-        if "locked" in str(error):
-            raise OutputError(
-                f"{path} is in use: another `srd-onnx evaluate` writes there. Wait for it, or choose another --out."
-            ) from error
-        raise OutputError(
-            f"{path}: cannot be written: {error}. Choose another --out, or free some space."
-        ) from error
-    except sqlite3.DatabaseError as error:
-        raise OutputError(
-            f"{path} is damaged, or no database: {error}. Delete it (its numbers are then computed again), or choose "
-            "another --out."
-        ) from error
-    except OSError as error:
-        raise OutputError(
-            f"{path}: cannot be written: {error.strerror or error}. Choose another --out."
-        ) from error
+    return Store(path, open_database(path, _KIND))

@@ -91,6 +91,7 @@ class Shown:
         numbers: metrics by name.
         warnings: sentences.
         layers: from the input to the boundary; empty if not computed.
+        complete: whether map, ledger and residual are to add up to the score, as the method has it.
     """
 
     target: str
@@ -103,6 +104,7 @@ class Shown:
     numbers: Mapping[str, float | None] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     layers: tuple[Layer, ...] = ()
+    complete: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,6 +143,8 @@ class Report:
         items: the images, taken once and one after the other, so that thousands need no memory.
         after: sections below them: metrics, environment, how to reproduce, the files.
         made: when, ISO 8601; the only thing that differs between two equal reports.
+        scales: by method, where the colours end on the scale that all images share (a high quantile of |R|); the maps
+            of a method that is not named are drawn each on its own scale.
     """
 
     kind: Kind
@@ -150,6 +154,7 @@ class Report:
     items: Iterable[Item]
     after: tuple[Section, ...]
     made: str
+    scales: Mapping[str, float] = field(default_factory=dict)
 
 
 def plain(value: Any) -> str:

@@ -109,10 +109,10 @@ class RatioModel:
 
 @dataclass(frozen=True, eq=False)
 class RatioSession:
-    """A session of such a model."""
+    """A session of such a model; None where it has nothing to compute, since nothing is shared."""
 
     model: RatioModel
-    session: onnxruntime.InferenceSession
+    session: onnxruntime.InferenceSession | None
 
     @property
     def plan(self) -> Plan:
@@ -130,6 +130,8 @@ def compile_ratios(
 ) -> RatioSession:
     """A session that gives the ratios; see `ratio_model`."""
     made = ratio_model(plan, forward, also=also)
+    if not made.model.graph.output:
+        return RatioSession(made, None)
     return RatioSession(made, make_session(made.model.SerializeToString(), providers, threads))
 
 
@@ -200,8 +202,10 @@ def run_ratios(
     ready: RatioSession, feeds: Mapping[str, Array]
 ) -> tuple[tuple[LayerRatios, ...], dict[str, Array]]:
     """The ratios for one input, from the target back, what only moves relevance included; and the tensors read."""
-    names = [output.name for output in ready.session.get_outputs()]
-    found = {**feeds, **(dict(zip(names, run(ready.session, names, feeds), strict=True)) if names else {})}
+    found = dict(feeds)
+    if ready.session is not None:
+        names = [output.name for output in ready.session.get_outputs()]
+        found |= zip(names, run(ready.session, names, feeds), strict=True)
     return decoded(ready.model, found), found
 
 

@@ -1,0 +1,1 @@
+"""Audits: one model and a folder of images, hours of work that survives interruption, a report that can be checked."""
