@@ -10,7 +10,7 @@ import pytest
 from graph_rules import RULES
 from srd_onnx.engine.emit import Emitter
 from srd_onnx.engine.options import Bias
-from srd_onnx.engine.rule import Flows, Rule, Taps
+from srd_onnx.engine.rule import Flows, Parts, Rule, Taps
 from srd_onnx.errors import UnsupportedCaseError
 from srd_onnx.graph.ir import Node, OpKey
 from tests.cases import CASES, Case
@@ -58,8 +58,17 @@ def test_the_check_notices_wrong_ratios(case: Case, factor: float) -> None:
         right = rule.taps(emit, node) if rule.taps else None
         return replace(right, products=scaled(emit, right.products)) if right else None
 
+    def parts(emit: Emitter, node: Node) -> Parts | None:
+        right = rule.parts(emit, node) if rule.parts else None
+        if right is None:
+            return None
+        products = [None if one is None else scaled(emit, one) for one in right.products]
+        # Without a norm of its own, so that it does not become wrong with them.
+        return replace(right, products=products, norm=None)
+
+    wrong = {"vjp": vjp, "taps": taps if rule.taps else None, "parts": parts if rule.parts else None}
     with notices:
-        check_ratios(case, wrong_by(case, vjp=vjp, taps=taps if rule.taps else None))
+        check_ratios(case, wrong_by(case, **wrong))
 
 
 @pytest.mark.parametrize("case", TAPPED, ids=str)
