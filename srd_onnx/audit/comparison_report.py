@@ -216,7 +216,10 @@ def _environment(found: Compared, command: Sequence[str]) -> Section:
         ("provider", found.comparison.first.provider),
         *versions().items(),
     )
-    said = "`srd-onnx verify` with the folder of this report checks its files and computes a sample of the maps again."
+    said = (
+        "The command srd-onnx verify with the folder of this report checks its files and computes a sample of the maps "
+        "again."
+    )
     return Section("environment", "Environment and files", (said,), facts)
 
 

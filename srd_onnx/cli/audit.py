@@ -271,7 +271,7 @@ def _run(explainer: "Explainer", images: Path, config: "Config", out: Path) -> "
 
     with watched() as watch:
         try:
-            return run_audit(explainer, images, config, out, command=sys.argv, watch=watch)
+            return run_audit(explainer, images, config, out, command=("srd-onnx", *sys.argv[1:]), watch=watch)
         except KeyboardInterrupt:
             raise KeyboardInterrupt("the same command goes on from there") from None
 
