@@ -60,7 +60,7 @@ class ComparedItems:
         numbers = self.found.numbers[row.image] if row.method == B else {}
         own = {name: numbers[name] for name in (CORRELATION, RANKS, DISTANCE, SCORE) if name in numbers}
         return Shown(
-            str(row.target), row.label, row.method, row.score,
+            str(row.target), row.label, row.method, row.seed,
             relevance if relevance.ndim == 1 else as_picture(relevance)[0], row.residual, shortened(row.ledger), own,
             row.warnings,
         )  # fmt: skip

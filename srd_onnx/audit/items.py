@@ -98,7 +98,7 @@ class Items:
             target=str(row.target),
             label=row.label,
             method=row.method,
-            score=row.score,
+            score=row.seed,
             relevance=relevance if relevance.ndim == 1 else as_picture(relevance)[0],
             residual=row.residual,
             ledger=shortened(ledger),
