@@ -245,8 +245,9 @@ def test_an_image_of_a_size_for_which_the_model_has_no_rules_is_a_row(tmp_path: 
 
 
 def test_what_is_shown_adds_up_to_the_explained_number(tmp_path: Path) -> None:
-    audited(tmp_path)
-    config = Config(QUICK, report=SHOWN)
+    asked = dataclasses.replace(QUICK, methods=("srd", "saliency"))
+    audited(tmp_path, explain=asked)
+    config = Config(asked, report=SHOWN)
     audit = prepare(colours(tmp_path / "model.onnx"), tmp_path / "images", config)
     with open_state(tmp_path / "out" / STATE) as state:
         maps = open_maps(tmp_path / "out" / MAPS, audit.map_rows)
@@ -254,7 +255,8 @@ def test_what_is_shown_adds_up_to_the_explained_number(tmp_path: Path) -> None:
     assert len(items) == 4
     others = 0
     for item in items:
-        (shown,) = item.shown
+        shown, other = item.shown
+        assert (shown.complete, other.complete) == (True, False)
         total = float(shown.relevance.sum(dtype=np.float64)) + sum(amount for _, amount in shown.ledger)
         assert total + shown.residual == pytest.approx(shown.score, rel=1e-5)
         others += shown.score != pytest.approx(dict(item.keys)["score"], rel=1e-3)

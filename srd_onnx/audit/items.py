@@ -88,6 +88,7 @@ class Items:
     def _shown(
         self, row: ExplanationRow, ledger: tuple[tuple[str, float], ...], layers: tuple[Layer, ...]
     ) -> Shown:
+        contender = next(one for one in self.found.audit.contenders if one.name == row.method)
         relevance = self.maps.read(row.row, row.shape, row.digest)
         if relevance is None:
             raise OutputError(
@@ -105,6 +106,7 @@ class Items:
             numbers=self._numbers(row),
             warnings=row.warnings,
             layers=layers,
+            complete=contender.method is None or contender.method.complete,
         )
 
     def _numbers(self, row: ExplanationRow) -> Mapping[str, float | None]:
