@@ -137,6 +137,7 @@ def files_section() -> Section:
     rows = (
         ("report.html, report.pdf", "this report"),
         ("report.csv", "a row for each image, target, method and metric"),
+        ("images.sha256", "the sha256 of every image, as sha256sum --check reads it in their folder"),
         ("report.json", "what decided the numbers, findings, means"),
         ("state/rows.sqlite", "all rows, with what they took"),
         ("state/maps.zarr", "the maps, float32"),

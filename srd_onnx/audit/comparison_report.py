@@ -9,10 +9,11 @@ from dataclasses import asdict, dataclass
 from srd_onnx.audit.compared import Compared
 from srd_onnx.audit.comparing import CORRELATION, DISTANCE, RANKS, SCORE, A, B
 from srd_onnx.audit.findings import Finding
+from srd_onnx.audit.images import listed
 from srd_onnx.audit.items import shortened
 from srd_onnx.audit.maps import Maps
 from srd_onnx.audit.model_section import model_section, named_in
-from srd_onnx.audit.output import how_to_remake
+from srd_onnx.audit.output import how_to_remake, images_digest, images_table
 from srd_onnx.audit.state import ExplanationRow, ImageRow, State
 from srd_onnx.audit.work import read_item
 from srd_onnx.errors import InputError, OutputError
@@ -198,16 +199,12 @@ def _data(found: Compared) -> Section:
         if any(one.preprocess_assumed for one in found.comparison.models.values())
         else ()
     )
-    facts = tuple(
-        (f"preprocessing of {name}", str(found.comparison.setup()["preprocess"][name])) for name in (A, B)
+    preprocess = found.comparison.setup()["preprocess"]
+    facts = (
+        images_digest(listed((image.name, image.sha256) for image in found.images)),
+        *((f"preprocessing of {name}", str(preprocess[name])) for name in (A, B)),
     )
-    return Section(
-        "data",
-        "The data",
-        assumed,
-        facts,
-        (Table("Every image", ("file", "sha256", "error"), rows, folded=True),),
-    )
+    return Section("data", "The data", assumed, facts, (images_table(("file", "sha256", "error"), rows),))
 
 
 def _environment(found: Compared, command: Sequence[str]) -> Section:
@@ -217,8 +214,8 @@ def _environment(found: Compared, command: Sequence[str]) -> Section:
         *versions().items(),
     )
     said = (
-        "The command srd-onnx verify with the folder of this report checks its files and computes a sample of the maps "
-        "again."
+        "The command srd-onnx verify with the folder of this report checks its files and computes a sample of "
+        "the maps again."
     )
     return Section("environment", "Environment and files", (said,), facts)
 
