@@ -6,6 +6,7 @@ import os
 import re
 import resource
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from PIL import Image
 from srd_onnx.audit.config import Asked, Config, Data
 from srd_onnx.audit.images import read_truth
 from srd_onnx.audit.maps import open_maps
-from srd_onnx.audit.output import CSV, HTML, MAPS, STATE
+from srd_onnx.audit.output import CSV, HTML, IMAGES, MAPS, STATE
 from srd_onnx.audit.places import outlying, places_of
 from srd_onnx.audit.run import run_audit
 from srd_onnx.audit.state import open_state
@@ -219,6 +220,17 @@ def test_hostile_names_do_nothing(tmp_path: Path) -> None:
     for row in table:
         assert not any(cell.startswith(("=", "@", "+", "\t", "\r", "\n")) for cell in row.values())
         assert all(re.fullmatch(r"-[0-9.e-]+", cell) for cell in row.values() if cell.startswith("-"))
+    done = subprocess.run(
+        ["sha256sum", "--check", "--strict", tmp_path / "out" / IMAGES],
+        cwd=images,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout.count(": OK")) == (
+        1,
+        len(names),
+    )  # all but the one whose name is no text
     written = {path.relative_to(tmp_path).parts[0] for path in tmp_path.rglob("*")}
     assert written == {"images", "model.onnx", "out"}
 

@@ -1,15 +1,19 @@
 """Findings as JUnit, SARIF and a model card."""
 
 import json
+import signal
+import subprocess
+import time
 from pathlib import Path
 from xml.etree import ElementTree
 
 from srd_onnx.audit.card import BEGIN, END, to_card
 from srd_onnx.audit.continuous import to_junit, to_sarif
 from srd_onnx.audit.findings import RULES, Finding
+from srd_onnx.audit.output import MAPS
 from srd_onnx.audit.run import Outcome
 from tests.audit_tools import colours, folder
-from tests.cli_tools import HOSTILE, run
+from tests.cli_tools import HOSTILE, command, run
 
 FINDINGS = (
     Finding("sanity-check", "warning", "hardly"),
@@ -22,10 +26,11 @@ NAMES = ("a.png", "b.png", "c.png", HOSTILE)
 
 
 def test_junit_has_a_case_for_each_image() -> None:
-    (suite,) = ElementTree.fromstring(to_junit("an audit", NAMES, FINDINGS))
+    (suite,) = ElementTree.fromstring(to_junit("an audit", NAMES, FINDINGS, ["does it change?"]))
     cases = {case.get("name"): case for case in suite}
-    assert len(cases) == 5
-    assert (suite.get("tests"), suite.get("errors"), suite.get("failures")) == ("5", "1", "2")
+    assert len(cases) == 6
+    assert len(cases["does it change?"]) == 0
+    assert (suite.get("tests"), suite.get("errors"), suite.get("failures")) == ("6", "1", "2")
     error = cases["a.png"].find("error")
     failure = cases["b.png"].find("failure")
     assert error is not None
@@ -83,3 +88,36 @@ def test_the_command_writes_them(tmp_path: Path) -> None:
     refused = run(*arguments, "--junit", tmp_path / "o" / "j.xml")
     assert refused.exit_code == 2
     assert "lies in the report" in refused.stderr
+
+
+def test_ctrl_c_says_that_it_can_be_gone_on_with(tmp_path: Path) -> None:
+    images = folder(tmp_path / "images", 200)
+    colours(tmp_path / "model.onnx")
+    config = tmp_path / "a.toml"
+    config.write_text(
+        '[explain]\nmetrics = ["sparseness"]\nsanity_images = 0\n[report]\nexplored = 0\npdf = false\nimages = 3\n'
+        "[preprocess]\nscale = 0.00392156862745098\n"
+    )
+    arguments = (
+        "audit",
+        tmp_path / "model.onnx",
+        images,
+        "-o",
+        tmp_path / "o",
+        "--config",
+        config,
+        "--layout",
+        "NCHW",
+    )
+    running = subprocess.Popen(command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    chunks = tmp_path / "o" / MAPS / "16x16"
+    until = time.monotonic() + 100
+    while time.monotonic() < until and not (chunks.is_dir() and len(list(chunks.iterdir())) > 3):
+        time.sleep(0.02)
+    running.send_signal(signal.SIGINT)
+    _, said = running.communicate(timeout=100)
+    assert running.returncode == 130
+    assert "interrupted: the same command goes on from there" in said
+    assert not (tmp_path / "o" / "manifest.json").exists()
+    assert run(*arguments).exit_code == 0
+    assert run("verify", tmp_path / "o", "--sample", 2).exit_code == 0

@@ -12,6 +12,7 @@ from onnx import helper
 
 from srd_onnx.audit.config import Asked, Config
 from srd_onnx.audit.found import Found, found_in
+from srd_onnx.audit.items import Items
 from srd_onnx.audit.maps import open_maps
 from srd_onnx.audit.model_section import external_files, model_section
 from srd_onnx.audit.output import HTML, MAPS, STATE
@@ -241,3 +242,22 @@ def test_an_image_of_a_size_for_which_the_model_has_no_rules_is_a_row(tmp_path: 
     (tmp_path / "images" / "0.png").unlink()
     with pytest.raises(SrdOnnxError):
         run_audit(base, tmp_path / "images", config, tmp_path / "other")
+
+
+def test_what_is_shown_adds_up_to_the_explained_number(tmp_path: Path) -> None:
+    asked = dataclasses.replace(QUICK, methods=("srd", "saliency"))
+    audited(tmp_path, explain=asked)
+    config = Config(asked, report=SHOWN)
+    audit = prepare(colours(tmp_path / "model.onnx"), tmp_path / "images", config)
+    with open_state(tmp_path / "out" / STATE) as state:
+        maps = open_maps(tmp_path / "out" / MAPS, audit.map_rows)
+        items = list(Items(found_in(audit, state), maps, state, explored=False))
+    assert len(items) == 4
+    others = 0
+    for item in items:
+        shown, other = item.shown
+        assert (shown.complete, other.complete) == (True, False)
+        total = float(shown.relevance.sum(dtype=np.float64)) + sum(amount for _, amount in shown.ledger)
+        assert total + shown.residual == pytest.approx(shown.score, rel=1e-5)
+        others += shown.score != pytest.approx(dict(item.keys)["score"], rel=1e-3)
+    assert others  # the preset explains log-odds, which need not be the score

@@ -14,6 +14,7 @@ from srd_onnx.graph.ir import Array
 from srd_onnx.pictures.render import overlay
 from srd_onnx.report.html import write_html
 from srd_onnx.report.single import Collected
+from srd_onnx.report.words import honest
 from srd_onnx.zoo import sample_photo
 from tests.browser import Tab, chromium, tab
 from tests.report_data import GRID, HOSTILE, blob, hostile, report, shown
@@ -310,10 +311,12 @@ def test_all_is_there_without_a_script_and_in_print(browser: Any, audit: Path) -
         assert page.locator("#toolbar").is_hidden()
         assert page.locator("#theme").is_hidden()
     with tab(browser, audit, part="#image-2") as opened:
-        settled(opened).page.emulate_media(media="print")
+        assert not settled(opened).page.locator("details td", has_text="Relu").first.is_visible()
+        opened.page.emulate_media(media="print")
         assert opened.page.locator(".item:visible").count() == 8
         assert opened.page.locator(".shown:visible").count() == 28
         assert opened.page.locator("#toolbar").is_hidden()
+        assert opened.page.locator("details td", has_text="Relu").first.is_visible()
         assert opened.page.pdf().startswith(b"%PDF")
 
 
@@ -368,6 +371,8 @@ def test_hostile_text_does_nothing(browser: Any, tmp_path: Path, text: str) -> N
         page.on("dialog", lambda dialog: dialogs.append(dialog.message))
         opened.click(CELL, 0.5, 0.5)
         page.wait_for_selector(".open .told:visible")
+        assert page.locator("#flag option").nth(1).text_content() == honest(text)
+        assert page.locator("#order option").nth(2).text_content() == f"{honest(text)}, largest first"
         page.locator("#order").select_option(index=2)
         page.get_by_role("link", name="All images").click()
         assert page.locator("#grid .thumb").count() == 2

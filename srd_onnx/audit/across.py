@@ -1,5 +1,6 @@
 """What the images say together: accuracy, where relevance lies, mean maps, the ends of lists, outliers, suspects."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -44,14 +45,18 @@ def accuracy(found: Found, within: int) -> tuple[int, int]:
 
 def _classes(found: Found) -> Table:
     """Of each class that is true or predicted: how often, how often rightly."""
-    rows = []
-    true = {image.truth for image in found.usable if image.truth is not None}
-    for index in sorted(true | set(found.classes)):
-        own = [image for image in found.usable if image.truth == index]
-        predicted = [image for image in found.usable if image.top5 and image.top5[0][0] == index]
-        right = sum(found.right(image) is True for image in own)
-        label = found.audit.base.label(index)
-        rows.append((index, label, len(predicted), len(own) if true else None, right if true else None))
+    true = Counter(image.truth for image in found.usable if image.truth is not None)
+    right = Counter(image.truth for image in found.usable if found.right(image))
+    rows = [
+        (
+            index,
+            found.audit.base.label(index),
+            found.classes[index],
+            true[index] if true else None,
+            right[index] if true else None,
+        )
+        for index in sorted(set(true) | set(found.classes))
+    ]
     columns = ("class", "label", "predicted", "truly", "of these predicted rightly")
     return Table("Classes", columns, tuple(rows), folded=len(rows) > _FOLDED)
 

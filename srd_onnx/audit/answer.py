@@ -137,13 +137,14 @@ def files_section() -> Section:
     rows = (
         ("report.html, report.pdf", "this report"),
         ("report.csv", "a row for each image, target, method and metric"),
+        ("images.sha256", "the sha256 of every image, as sha256sum --check reads it in their folder"),
         ("report.json", "what decided the numbers, findings, means"),
         ("state/rows.sqlite", "all rows, with what they took"),
         ("state/maps.zarr", "the maps, float32"),
         ("manifest.json", "the sha256 of every file; manifest.json.sha256 has its own"),
     )
     said = (
-        "`srd-onnx verify` with the folder of this report checks that no file of it was changed, added or "
+        "The command srd-onnx verify with the folder of this report checks that no file of it was changed, added or "
         "removed, that the model is still the same, and computes a sample of the maps again. The files alone "
         "can also be checked with any tool that knows SHA-256.",
         f"A residual is reported as a warning where it is more than {RESIDUAL:g} of the explained number.",

@@ -1,7 +1,9 @@
 """What was asked, of which data, by which methods: the sections of a report before its results."""
 
 from srd_onnx.audit.found import Found
+from srd_onnx.audit.images import listed
 from srd_onnx.audit.model_section import named_in
+from srd_onnx.audit.output import images_digest, images_table
 from srd_onnx.audit.sanity import Check
 from srd_onnx.engine.options import Options
 from srd_onnx.evaluation.contenders import Contender
@@ -68,6 +70,7 @@ def data_section(found: Found) -> Section:
     facts = (
         ("folder", audit.folder.name or str(audit.folder)),
         ("images", f"{len(found.images)}, of which {len(found.usable)} could be explained"),
+        images_digest(listed((image.name, image.sha256) for image in found.images)),
         ("preprocessing", "x = (pixel · scale − mean) / std, pixel 0 to 255, after resize and centre crop"),
         *((name.replace("_", " "), str(value)) for name, value in known.items()),
     )
@@ -86,12 +89,7 @@ def data_section(found: Found) -> Section:
         true = None if image.truth is None else labelled(image.truth) or image.truth
         predicted = index if label is None else label
         rows.append((image.name, image.sha256 or None, predicted, score, true, found.image_error(image)))
-    table = Table(
-        "Every image",
-        ("file", "sha256", "predicted", "score", "true class", "error"),
-        tuple(rows),
-        folded=True,
-    )
+    table = images_table(("file", "sha256", "predicted", "score", "true class", "error"), rows)
     return Section("data", "The data", assumed, facts, (table,))
 
 

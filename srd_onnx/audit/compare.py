@@ -14,6 +14,7 @@ from srd_onnx.audit.comparison_report import (
     comparison_report,
 )
 from srd_onnx.audit.findings import Finding
+from srd_onnx.audit.images import listed
 from srd_onnx.audit.maps import Maps, open_maps
 from srd_onnx.audit.output import MAPS, STATE, Written, finish, write_pages
 from srd_onnx.audit.plan import begin_or_go_on
@@ -91,7 +92,8 @@ def _write(
     report = comparison_report(found, items, command, made)
     document = comparison_document(found, findings, report.answer, command, made)
     printed = (lambda: iter(items)) if wanted.pdf else None
-    write_pages(Written(report, printed, comparison_csv(found), document), out)
+    images = listed((image.name, image.sha256) for image in found.images)
+    write_pages(Written(report, printed, comparison_csv(found), document, images), out)
     return ComparisonOutcome(
         out,
         report.title,

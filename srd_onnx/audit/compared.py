@@ -23,7 +23,7 @@ from srd_onnx.audit.findings import Finding
 from srd_onnx.audit.state import ExplanationRow, ImageRow, State
 from srd_onnx.evaluation.ranking import Interval, interval
 
-_MOST = 10  # images that are said to have changed most
+_MOST = 10  # images that are said to have changed most, but never more than half of all
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +67,11 @@ class Compared:
         known = [image for image in self.usable if not math.isnan(self.drift(image))]
         return tuple(sorted(known, key=lambda image: (-self.drift(image), image.id)))
 
+    @property
+    def most(self) -> tuple[ImageRow, ...]:
+        """Those that are said to have changed most."""
+        return self.changed_most[: min(_MOST, len(self.changed_most) // 2)]
+
     @cached_property
     def mean_drift(self) -> float:
         """The mean drift; NaN if there is none."""
@@ -89,14 +94,14 @@ class Compared:
         said = {
             "error": image.id in self.errors,
             "flipped": self.flipped(image),
-            "changed most": image in self.changed_most[:_MOST],
+            "changed most": image in self.most,
         }
         return tuple(word for word, holds in said.items() if holds)
 
     def selected(self, count: int) -> tuple[ImageRow, ...]:
         """So many images: flipped ones, those that changed most, those with errors, then the first ones."""
         failed = [image for image in self.images if image.id in self.errors]
-        groups = (self.flips, self.changed_most[:_MOST], failed, self.images)
+        groups = (self.flips, self.most, failed, self.images)
         return tuple(dict.fromkeys(image for group in groups for image in group))[:count]
 
     @cached_property

@@ -9,10 +9,11 @@ from dataclasses import asdict, dataclass
 from srd_onnx.audit.compared import Compared
 from srd_onnx.audit.comparing import CORRELATION, DISTANCE, RANKS, SCORE, A, B
 from srd_onnx.audit.findings import Finding
+from srd_onnx.audit.images import listed
 from srd_onnx.audit.items import shortened
 from srd_onnx.audit.maps import Maps
 from srd_onnx.audit.model_section import model_section, named_in
-from srd_onnx.audit.output import how_to_remake
+from srd_onnx.audit.output import how_to_remake, images_digest, images_table
 from srd_onnx.audit.state import ExplanationRow, ImageRow, State
 from srd_onnx.audit.work import read_item
 from srd_onnx.errors import InputError, OutputError
@@ -60,7 +61,7 @@ class ComparedItems:
         numbers = self.found.numbers[row.image] if row.method == B else {}
         own = {name: numbers[name] for name in (CORRELATION, RANKS, DISTANCE, SCORE) if name in numbers}
         return Shown(
-            str(row.target), row.label, row.method, row.score,
+            str(row.target), row.label, row.method, row.seed,
             relevance if relevance.ndim == 1 else as_picture(relevance)[0], row.residual, shortened(row.ledger), own,
             row.warnings,
         )  # fmt: skip
@@ -198,16 +199,12 @@ def _data(found: Compared) -> Section:
         if any(one.preprocess_assumed for one in found.comparison.models.values())
         else ()
     )
-    facts = tuple(
-        (f"preprocessing of {name}", str(found.comparison.setup()["preprocess"][name])) for name in (A, B)
+    preprocess = found.comparison.setup()["preprocess"]
+    facts = (
+        images_digest(listed((image.name, image.sha256) for image in found.images)),
+        *((f"preprocessing of {name}", str(preprocess[name])) for name in (A, B)),
     )
-    return Section(
-        "data",
-        "The data",
-        assumed,
-        facts,
-        (Table("Every image", ("file", "sha256", "error"), rows, folded=True),),
-    )
+    return Section("data", "The data", assumed, facts, (images_table(("file", "sha256", "error"), rows),))
 
 
 def _environment(found: Compared, command: Sequence[str]) -> Section:
@@ -216,7 +213,10 @@ def _environment(found: Compared, command: Sequence[str]) -> Section:
         ("provider", found.comparison.first.provider),
         *versions().items(),
     )
-    said = "`srd-onnx verify` with the folder of this report checks its files and computes a sample of the maps again."
+    said = (
+        "The command srd-onnx verify with the folder of this report checks its files and computes a sample of "
+        "the maps again."
+    )
     return Section("environment", "Environment and files", (said,), facts)
 
 

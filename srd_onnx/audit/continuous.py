@@ -13,13 +13,16 @@ from srd_onnx.text import visible
 _SARIF = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 
 
-def to_junit(title: str, names: Sequence[str], findings: Sequence[Finding]) -> bytes:
+def to_junit(
+    title: str, names: Sequence[str], findings: Sequence[Finding], passed: Sequence[str] = ()
+) -> bytes:
     """A test case for each image and for each rule about the whole; errors, and warnings as failures.
 
     Args:
         title: of the suite.
         names: of all images.
         findings: notes among them are what a case has printed.
+        passed: names of checks of the whole about which there is no finding.
     """
     suite = ElementTree.Element("testsuite", name=_clean(title))
     by_image: dict[str | None, list[Finding]] = {}
@@ -27,6 +30,8 @@ def to_junit(title: str, names: Sequence[str], findings: Sequence[Finding]) -> b
         by_image.setdefault(one.image, []).append(one)
     for one in by_image.pop(None, []):
         _case(suite, "model", one.rule, [one])
+    for name in passed:
+        _case(suite, "model", name, [])
     for name in names:
         _case(suite, "image", name, by_image.get(name, []))
     counts = {kind: str(len(suite.findall(f".//{kind}"))) for kind in ("failure", "error")}

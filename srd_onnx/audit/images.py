@@ -2,7 +2,7 @@
 
 import csv
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -117,3 +117,13 @@ def _class(text: str, known: Mapping[str, list[int]], where: str) -> int:
         said = "names several classes" if indices else "is no class of the model"
         raise OptionError(f"{where}: '{text}' {said}; write its index")
     return indices[0]
+
+
+def listed(images: Iterable[tuple[str, str]]) -> bytes:
+    """Names and digests of images as `sha256sum --check` reads them in their folder, where there is a digest."""
+    lines = []
+    for name, sha256 in images:
+        escaped = name.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
+        if sha256:
+            lines.append(f"{'' if escaped == name else chr(92)}{sha256}  {escaped}\n")
+    return "".join(lines).encode("utf-8", "backslashreplace")

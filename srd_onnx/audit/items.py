@@ -88,6 +88,7 @@ class Items:
     def _shown(
         self, row: ExplanationRow, ledger: tuple[tuple[str, float], ...], layers: tuple[Layer, ...]
     ) -> Shown:
+        contender = next(one for one in self.found.audit.contenders if one.name == row.method)
         relevance = self.maps.read(row.row, row.shape, row.digest)
         if relevance is None:
             raise OutputError(
@@ -98,13 +99,14 @@ class Items:
             target=str(row.target),
             label=row.label,
             method=row.method,
-            score=row.score,
+            score=row.seed,
             relevance=relevance if relevance.ndim == 1 else as_picture(relevance)[0],
             residual=row.residual,
             ledger=shortened(ledger),
             numbers=self._numbers(row),
             warnings=row.warnings,
             layers=layers,
+            complete=contender.method is None or contender.method.complete,
         )
 
     def _numbers(self, row: ExplanationRow) -> Mapping[str, float | None]:

@@ -1,7 +1,8 @@
 """Writing a report: its pages, tables and manifest, in this order, so that only a finished one verifies."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ from srd_onnx.errors import OutputError
 from srd_onnx.explainer import Explainer
 from srd_onnx.files import atomic_write_all
 from srd_onnx.inputs.preprocess import Preprocess
-from srd_onnx.report.content import Item, Report
+from srd_onnx.report.content import Item, Report, Table
 
-HTML, PDF, CSV, JSON = "report.html", "report.pdf", "report.csv", "report.json"
+HTML, PDF, CSV, JSON, IMAGES = "report.html", "report.pdf", "report.csv", "report.json", "images.sha256"
+LISTED = 1000  # rows of a table of images; fpdf2 takes minutes for ten thousand
 STATE, MAPS = Path("state", "rows.sqlite"), Path("state", "maps.zarr")
 
 
@@ -25,12 +27,14 @@ class Written:
         report: for the page, whose items are taken once; `printed` gives them again for the PDF, None for no PDF.
         csv: all rows.
         document: what decided them, as JSON.
+        images: their names and digests, see `srd_onnx.audit.images.listed`.
     """
 
     report: Report
     printed: Callable[[], Iterator[Item]] | None
     csv: bytes
     document: bytes
+    images: bytes
 
 
 def write_pages(written: Written, out: Path) -> None:
@@ -48,7 +52,7 @@ def write_pages(written: Written, out: Path) -> None:
         from srd_onnx.report.pdf import write_pdf
 
         write_pdf(replace(written.report, items=written.printed()), out / PDF)
-    atomic_write_all({out / CSV: written.csv, out / JSON: written.document})
+    atomic_write_all({out / CSV: written.csv, out / JSON: written.document, out / IMAGES: written.images})
 
 
 def finish(out: Path, kind: str, made: str) -> None:
@@ -82,3 +86,15 @@ def _in_words(out: Path) -> Iterator[None]:
         raise OutputError(
             f"{out}: cannot be written: {error.strerror or error}. Choose another --out."
         ) from error
+
+
+def images_table(columns: tuple[str, ...], rows: Sequence[tuple[str | int | float | None, ...]]) -> Table:
+    """A row for each image; of very many the first ones."""
+    left = len(rows) - LISTED
+    note = f"{left} more are in {CSV}; the digests of all are in {IMAGES}." if left > 0 else ""
+    return Table("Every image", columns, tuple(rows[:LISTED]), note, folded=True)
+
+
+def images_digest(images: bytes) -> tuple[str, str]:
+    """A fact: what identifies all images together."""
+    return f"sha256 of {IMAGES}, which has that of each", hashlib.sha256(images).hexdigest()

@@ -14,6 +14,7 @@ from srd_onnx.audit.asked import asked_section, data_section, method_section, sa
 from srd_onnx.audit.config import Config
 from srd_onnx.audit.findings import Finding, findings_of
 from srd_onnx.audit.found import Found, found_in
+from srd_onnx.audit.images import listed
 from srd_onnx.audit.items import Items
 from srd_onnx.audit.maps import Maps, open_maps
 from srd_onnx.audit.model_section import model_section, named_in
@@ -111,7 +112,8 @@ def _write(found: Found, maps: Maps, state: State, out: Path, command: Sequence[
     report = _report(found, maps, Items(found, maps, state, explored=True), checks, command, made)
     printed = functools.partial(_printed, found, maps, state) if found.audit.config.report.pdf else None
     document = to_document(found, checks, findings, report.answer, command=command, made=made)
-    write_pages(Written(report, printed, to_csv(found), document), out)
+    images = listed((image.name, image.sha256) for image in found.images)
+    write_pages(Written(report, printed, to_csv(found), document, images), out)
     names = tuple(image.name for image in found.images)
     return Outcome(out, report.title, report.answer, len(names), len(found.usable), names, checks, findings)
 

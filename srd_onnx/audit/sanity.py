@@ -89,5 +89,5 @@ def _completeness(found: Found, method: str, mean: Interval) -> tuple[Verdict, s
         return "passed", f"Yes: they miss it by {mean.mean:.1e} of it on average, which is rounding."
     return (
         "failed",
-        f"No: they miss it by {mean.mean:.1e} of it on average (rounding would be below {RESIDUAL:g}).",
+        f"No: they miss it by {mean.mean:.1e} of it on average (rounding in float32 stays below {RESIDUAL:g}).",
     )

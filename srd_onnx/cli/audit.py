@@ -162,7 +162,10 @@ def audit(
     outside(out, junit, sarif)
     explainer = _opened(model, images, out, wanted, preprocess, given)
     outcome = _run(explainer, images, wanted, out)
-    for_systems(junit, sarif, outcome.title, outcome.names, outcome.findings, model=Path(model).name)
+    passed = [f"{one.method}: {one.asked}" for one in outcome.checks if one.verdict == "passed"]
+    for_systems(
+        junit, sarif, outcome.title, outcome.names, outcome.findings, model=Path(model).name, passed=passed
+    )
     if card:
         from srd_onnx.audit.card import to_card
 
@@ -198,13 +201,14 @@ def for_systems(
     findings: "Sequence[Finding]",
     *,
     model: str,
+    passed: Sequence[str] = (),
 ) -> None:
     """Write the findings for systems of continuous integration, where that is asked for."""
     from srd_onnx.audit.continuous import to_junit, to_sarif
     from srd_onnx.files import atomic_write
 
     if junit is not None:
-        atomic_write(junit, to_junit(title, names, findings))
+        atomic_write(junit, to_junit(title, names, findings, passed))
     if sarif is not None:
         atomic_write(sarif, to_sarif(findings, model))
 
@@ -270,24 +274,24 @@ def _run(explainer: "Explainer", images: Path, config: "Config", out: Path) -> "
     from srd_onnx.audit.run import run_audit
 
     with watched() as watch:
-        try:
-            return run_audit(explainer, images, config, out, command=sys.argv, watch=watch)
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt("the same command goes on from there") from None
+        return run_audit(explainer, images, config, out, command=("srd-onnx", *sys.argv[1:]), watch=watch)
 
 
 @contextlib.contextmanager
 def watched() -> "Iterator[Watch]":
-    """Who shows how far an audit is: a bar on a terminal, else nobody."""
+    """Who shows how far the work is: a bar on a terminal, else nobody; Ctrl-C says that it can be gone on with."""
     from srd_onnx.audit.run import Watch
     from srd_onnx.cli.audit_progress import Bar
 
     console = stderr()
-    if not console.is_terminal:
-        yield Watch()
-        return
-    with Bar(console) as bar:
-        yield bar
+    try:
+        if console.is_terminal:
+            with Bar(console) as bar:
+                yield bar
+        else:
+            yield Watch()
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("the same command goes on from there") from None
 
 
 def _show(outcome: "Outcome") -> None:

@@ -95,7 +95,9 @@ def compare(
     second = _second(model_b, first, preprocess, given, options)
     wanted = Wanted(max_drift, max_flips, shown, pdf, seed)
     with watched() as watch:
-        outcome = run_comparison(first, second, images, out, wanted, command=sys.argv, watch=watch)
+        outcome = run_comparison(
+            first, second, images, out, wanted, command=("srd-onnx", *sys.argv[1:]), watch=watch
+        )
     for_systems(junit, sarif, outcome.title, outcome.names, outcome.findings, model=Path(model_b).name)
     _show(outcome, json=json)
     if not outcome.passed:
