@@ -14,6 +14,7 @@ from srd_onnx.graph.ir import Array
 from srd_onnx.pictures.render import overlay
 from srd_onnx.report.html import write_html
 from srd_onnx.report.single import Collected
+from srd_onnx.report.words import honest
 from srd_onnx.zoo import sample_photo
 from tests.browser import Tab, chromium, tab
 from tests.report_data import GRID, HOSTILE, blob, hostile, report, shown
@@ -368,6 +369,8 @@ def test_hostile_text_does_nothing(browser: Any, tmp_path: Path, text: str) -> N
         page.on("dialog", lambda dialog: dialogs.append(dialog.message))
         opened.click(CELL, 0.5, 0.5)
         page.wait_for_selector(".open .told:visible")
+        assert page.locator("#flag option").nth(1).text_content() == honest(text)
+        assert page.locator("#order option").nth(2).text_content() == f"{honest(text)}, largest first"
         page.locator("#order").select_option(index=2)
         page.get_by_role("link", name="All images").click()
         assert page.locator("#grid .thumb").count() == 2

@@ -12,7 +12,7 @@ from srd_onnx.explanation import as_picture
 from srd_onnx.graph.ir import Array
 from srd_onnx.report.content import Figure, Item, Layer, Report, Shown
 from srd_onnx.report.encode import Drawn, as_uri, drawn, overlay_jpeg, photo_jpeg, sprite
-from srd_onnx.report.words import whereabouts
+from srd_onnx.report.words import honest, whereabouts
 
 # Of the file for one image: so a hundred stay below 50 MB, and a page of single explanations is as fine as they are.
 IMAGE_BYTES = {"audit": 440_000, "comparison": 440_000, "explanation": 4_000_000}
@@ -114,10 +114,9 @@ def item_view(item: Item, number: int, scales: Mapping[str, float], room: int) -
     except SrdOnnxError as problem:
         shown, sprites, error = (), {}, str(problem)
     height, width = (0, 0) if item.photo is None else item.photo.shape[:2]
-    keys = json.dumps({name: value for name, value in item.keys.items() if np.isfinite(value)})
-    return ItemView(
-        number, item, photo, width, height, shown, sprites, error, keys, json.dumps(list(item.flags))
-    )
+    keys = json.dumps({honest(name): value for name, value in item.keys.items() if np.isfinite(value)})
+    flags = json.dumps([honest(flag) for flag in item.flags])
+    return ItemView(number, item, photo, width, height, shown, sprites, error, keys, flags)
 
 
 def _length(shown: tuple[ShownView, ...]) -> int:

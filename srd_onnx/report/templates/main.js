@@ -48,6 +48,8 @@ function onKey(event) {
 }
 
 function start() {
+  // A browser from before 2023 cannot unpack the maps: it shows the page as without a script.
+  if (!("DecompressionStream" in window)) return;
   page.classList.add("js");
   byId("theme").hidden = false;
   nameTheme();
