@@ -311,10 +311,12 @@ def test_all_is_there_without_a_script_and_in_print(browser: Any, audit: Path) -
         assert page.locator("#toolbar").is_hidden()
         assert page.locator("#theme").is_hidden()
     with tab(browser, audit, part="#image-2") as opened:
-        settled(opened).page.emulate_media(media="print")
+        assert not settled(opened).page.locator("details td", has_text="Relu").first.is_visible()
+        opened.page.emulate_media(media="print")
         assert opened.page.locator(".item:visible").count() == 8
         assert opened.page.locator(".shown:visible").count() == 28
         assert opened.page.locator("#toolbar").is_hidden()
+        assert opened.page.locator("details td", has_text="Relu").first.is_visible()
         assert opened.page.pdf().startswith(b"%PDF")
 
 
