@@ -43,6 +43,8 @@ function onKey(event) {
   else if (event.key === "ArrowRight") step(1);
   else if (event.key === "/" && !alone) {
     event.preventDefault();
+    if (open) location.hash = "images";
+    show(null);
     byId("search").focus();
   }
 }
@@ -59,10 +61,10 @@ function start() {
   });
   if (!items.length) return;
   gatherClips();
-  fillToolbar();
-  byId("toolbar").hidden = false;
+  fillFinding();
+  byId("range").value = look.range;
   for (const id of ["search", "flag", "order"]) byId(id).addEventListener("input", find);
-  for (const id of ["target", "method", "every"]) byId(id).addEventListener("input", refresh);
+  for (const id of ["target", "method", "every"]) byId(id).addEventListener("input", choose);
   for (const id of ["range", "wheel", "threshold"]) {
     byId(id).addEventListener("input", () => {
       Object.assign(look, {
