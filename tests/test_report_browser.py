@@ -19,7 +19,7 @@ from srd_onnx.zoo import sample_photo
 from tests.browser import Tab, chromium, tab
 from tests.report_data import GRID, HOSTILE, blob, hostile, report, shown
 
-WIDTHS = (400, 1024, 1920)
+WIDTHS = (320, 400, 1024, 1920)
 MAP = ".open .chosen [data-part=map]"
 OVERLAY = ".open .chosen [data-part=overlay]"
 PHOTO = ".open [data-part=photo]"
@@ -52,7 +52,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def settled(opened: Tab) -> Tab:
     """When what was asked for is drawn."""
-    opened.page.locator(f"{MAP} canvas").wait_for()
+    opened.page.locator(f"{MAP} canvas").first.wait_for()
     opened.page.wait_for_timeout(150)
     return opened
 
@@ -157,7 +157,10 @@ def test_the_keyboard_is_enough(browser: Any, audit: Path) -> None:
         assert page.evaluate("document.activeElement.className") == "skip"
         page.keyboard.press("Enter")
         assert page.evaluate("document.activeElement.id") == "main"
-        page.keyboard.press("/")
+        for _ in range(20):
+            page.keyboard.press("Tab")
+            if page.evaluate("document.activeElement.id") == "search":
+                break
         page.keyboard.type("photo 2")
         for _ in range(20):
             page.keyboard.press("Tab")
@@ -166,8 +169,9 @@ def test_the_keyboard_is_enough(browser: Any, audit: Path) -> None:
         page.keyboard.press("Enter")
         opens(page, "3 photo 2.png")
         assert page.evaluate("document.activeElement.tagName") == "H3"
-        page.keyboard.press("/")
+        page.keyboard.press("Escape")
         closes(page)
+        page.locator("#search").focus()
         page.keyboard.press("Control+A")
         page.keyboard.press("Delete")
         assert page.locator("#count").inner_text() == "8 of 8 images"
@@ -227,6 +231,16 @@ def test_a_choice_stays_as_far_as_the_next_image_has_it(browser: Any, tmp_path: 
         assert page.locator("#looking").is_hidden()
         page.go_back()
         page.locator(".shown:visible", has_text="target top2 ").wait_for()
+
+
+def test_a_comparison_shows_both_models_at_once(browser: Any, tmp_path: Path) -> None:
+    write_html(report(3, "comparison"), tmp_path / "report.html")
+    with tab(browser, tmp_path / "report.html", part="#image-1") as opened:
+        page = settled(opened).page
+        assert page.locator(".shown:visible").count() == 2
+        assert page.locator("label:has(#method)").inner_text().startswith("Model")
+        page.get_by_label("all models, one below the other").uncheck()
+        assert page.locator(".shown:visible").count() == 1
 
 
 def test_scale_colours_and_threshold_change_the_map(browser: Any, audit: Path) -> None:

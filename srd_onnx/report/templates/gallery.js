@@ -172,5 +172,7 @@ function show(item, focus = false) {
 /** The image before or after the opened one. */
 function step(by) {
   const next = visible[visible.indexOf(open) + by];
-  if (open && next) location.hash = next.element.id;
+  if (!open || !next) return;
+  show(next, true); // at once: a key that is held comes again before the address has changed
+  location.hash = next.element.id;
 }

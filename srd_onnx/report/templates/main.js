@@ -27,6 +27,7 @@ function drawLegend() {
 
 function follow(focus) {
   const item = items.find((one) => `#${one.element.id}` === location.hash);
+  if (item && item === open) return;
   if (item) show(item, focus);
   else if (!alone && (location.hash === "#images" || location.hash === "")) show(null, focus);
 }
@@ -41,12 +42,6 @@ function onKey(event) {
   if (event.target.closest("input, select, textarea, .wide")) return;
   if (event.key === "ArrowLeft") step(-1);
   else if (event.key === "ArrowRight") step(1);
-  else if (event.key === "/" && !alone) {
-    event.preventDefault();
-    if (open) location.hash = "images";
-    show(null);
-    byId("search").focus();
-  }
 }
 
 function start() {
