@@ -259,6 +259,8 @@ def test_scale_colours_and_threshold_change_the_map(browser: Any, audit: Path) -
         assert (np.ptp(grey[..., :3], axis=-1) == 0).all()
         legend = np.array(opened.canvas(".legend canvas"))
         assert (np.ptp(legend[..., :3], axis=-1) == 0).all()
+        said = page.locator(".legend figcaption").inner_text()
+        assert said.startswith("Dark speaks against the target, bright for it, grey does neither.")
         # The bright is where red was.
         assert grey[15, 15, 0] > 200 > 60 > grey[44, 44, 0]
 

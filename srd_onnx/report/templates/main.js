@@ -17,12 +17,18 @@ function drawLegend() {
   if (!canvas) {
     canvas = made("canvas");
     canvas.setAttribute("role", "img");
-    canvas.setAttribute("aria-label", image.alt);
     image.after(canvas);
     image.hidden = true;
   }
   const values = Float32Array.from({ length: 256 }, (_, i) => (i - 127.5) / 127.5);
   paint(canvas, { width: 256, height: 1, values }, { ...look, clip: 1 });
+  page.dataset.wheel = look.wheel;
+  for (const word of document.querySelectorAll(".legend figcaption b")) {
+    const name = NAMES[look.wheel][word.className];
+    word.textContent = word.previousSibling ? name : name[0].toUpperCase() + name.slice(1);
+  }
+  const [low, high] = [NAMES[look.wheel].against, NAMES[look.wheel].for];
+  canvas.setAttribute("aria-label", `Colour scale: ${low} at −1, ${NAMES[look.wheel].neither} at 0, ${high} at +1.`);
 }
 
 function follow(focus) {
