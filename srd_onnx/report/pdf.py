@@ -14,7 +14,7 @@ from srd_onnx.pictures.render import colours
 from srd_onnx.report import guide
 from srd_onnx.report.content import Figure, Item, Report, Section, Shown, Table, plain
 from srd_onnx.report.encode import drawn, indexed_png, overlay_jpeg, photo_jpeg
-from srd_onnx.report.views import headline, together
+from srd_onnx.report.views import headline, numeric, together
 from srd_onnx.report.words import whereabouts
 
 if TYPE_CHECKING:
@@ -80,10 +80,7 @@ def _section(paper: "Paper", section: Section) -> None:
 
 def _table(paper: "Paper", table: Table) -> None:
     rows = [[plain(cell) for cell in row] for row in table.rows[:MOST_ROWS]]
-    right = [
-        all(isinstance(row[i], int | float | None) for row in table.rows) for i in range(len(table.columns))
-    ]
-    paper.table(table.caption, table.columns, rows, right)
+    paper.table(table.caption, table.columns, rows, numeric(table))
     left = len(table.rows) - len(rows)
     paper.note(f"{left} more rows are not printed. {table.note}" if left else table.note)
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from srd_onnx.errors import SrdOnnxError
 from srd_onnx.explanation import as_picture
 from srd_onnx.graph.ir import Array
-from srd_onnx.report.content import Figure, Item, Layer, Report, Shown, plain
+from srd_onnx.report.content import Figure, Item, Layer, Report, Shown, Table, plain
 from srd_onnx.report.encode import Drawn, as_uri, drawn, overlay_jpeg, photo_jpeg, sprite
 from srd_onnx.report.words import honest, whereabouts
 
@@ -204,6 +204,13 @@ def figure_view(figure: Figure) -> FigureView:
     flat, _ = as_picture(np.asarray(figure.map, np.float32))
     found = drawn(flat, _FIGURE_SIDE)
     return FigureView(figure, found.uri, found.width, found.height, found)
+
+
+def numeric(table: Table) -> list[bool]:
+    """Of each column, whether it holds numbers and gaps alone."""
+    return [
+        all(isinstance(row[i], int | float | None) for row in table.rows) for i in range(len(table.columns))
+    ]
 
 
 def together(shown: Shown) -> float:
