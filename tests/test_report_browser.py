@@ -19,7 +19,7 @@ from srd_onnx.zoo import sample_photo
 from tests.browser import Tab, chromium, tab
 from tests.report_data import GRID, HOSTILE, blob, hostile, report, shown
 
-WIDTHS = (400, 1024, 1920)
+WIDTHS = (320, 400, 1024, 1920)
 MAP = ".open .chosen [data-part=map]"
 OVERLAY = ".open .chosen [data-part=overlay]"
 PHOTO = ".open [data-part=photo]"
@@ -52,7 +52,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def settled(opened: Tab) -> Tab:
     """When what was asked for is drawn."""
-    opened.page.locator(f"{MAP} canvas").wait_for()
+    opened.page.locator(f"{MAP} canvas").first.wait_for()
     opened.page.wait_for_timeout(150)
     return opened
 
@@ -157,7 +157,10 @@ def test_the_keyboard_is_enough(browser: Any, audit: Path) -> None:
         assert page.evaluate("document.activeElement.className") == "skip"
         page.keyboard.press("Enter")
         assert page.evaluate("document.activeElement.id") == "main"
-        page.keyboard.press("/")
+        for _ in range(20):
+            page.keyboard.press("Tab")
+            if page.evaluate("document.activeElement.id") == "search":
+                break
         page.keyboard.type("photo 2")
         for _ in range(20):
             page.keyboard.press("Tab")
@@ -166,8 +169,15 @@ def test_the_keyboard_is_enough(browser: Any, audit: Path) -> None:
         page.keyboard.press("Enter")
         opens(page, "3 photo 2.png")
         assert page.evaluate("document.activeElement.tagName") == "H3"
-        page.locator("#search").fill("")
-        page.locator(".open h3").focus()
+        page.keyboard.press("Escape")
+        closes(page)
+        page.locator("#search").focus()
+        page.keyboard.press("Control+A")
+        page.keyboard.press("Delete")
+        assert page.locator("#count").inner_text() == "8 of 8 images"
+        page.locator("#grid .thumb").nth(2).focus()
+        page.keyboard.press("Enter")
+        opens(page, "3 photo 2.png")
         page.keyboard.press("ArrowRight")
         opens(page, "4 photo 3.png")
         page.keyboard.press("ArrowLeft")
@@ -202,6 +212,37 @@ def test_target_and_method_choose_what_is_seen(browser: Any, audit: Path) -> Non
         assert "target top2" in seen.first.inner_text()
 
 
+def test_a_choice_stays_as_far_as_the_next_image_has_it(browser: Any, tmp_path: Path) -> None:
+    some = list(report(4).items)
+    renamed = tuple(replace(one, target=f"{one.target} of 2") for one in some[1].shown)
+    some[1] = replace(some[1], shown=renamed)
+    some[2] = replace(some[2], shown=tuple(one for one in some[2].shown if one.method == "gradcam"))
+    write_html(replace(report(), items=some), tmp_path / "report.html")
+    with tab(browser, tmp_path / "report.html", part="#image-1") as opened:
+        page = settled(opened).page
+        page.locator("#target").select_option("top2")
+        seen = page.locator(".shown:visible")
+        for wanted, method in (("top2 of 2", "srd"), ("top2", "gradcam")):
+            page.get_by_role("button", name="Next").click()
+            page.locator(".shown:visible", has_text=f"target {wanted} ").wait_for()
+            assert method in seen.inner_text()
+        page.get_by_role("button", name="Next").click()
+        opens(page, "4 broken.png")
+        assert page.locator("#looking").is_hidden()
+        page.go_back()
+        page.locator(".shown:visible", has_text="target top2 ").wait_for()
+
+
+def test_a_comparison_shows_both_models_at_once(browser: Any, tmp_path: Path) -> None:
+    write_html(report(3, "comparison"), tmp_path / "report.html")
+    with tab(browser, tmp_path / "report.html", part="#image-1") as opened:
+        page = settled(opened).page
+        assert page.locator(".shown:visible").count() == 2
+        assert page.locator("label:has(#method)").inner_text().startswith("Model")
+        page.get_by_label("all models, one below the other").uncheck()
+        assert page.locator(".shown:visible").count() == 1
+
+
 def test_scale_colours_and_threshold_change_the_map(browser: Any, audit: Path) -> None:
     with tab(browser, audit, part="#image-1") as opened:
         page = settled(opened).page
@@ -218,6 +259,8 @@ def test_scale_colours_and_threshold_change_the_map(browser: Any, audit: Path) -
         assert (np.ptp(grey[..., :3], axis=-1) == 0).all()
         legend = np.array(opened.canvas(".legend canvas"))
         assert (np.ptp(legend[..., :3], axis=-1) == 0).all()
+        said = page.locator(".legend figcaption").inner_text()
+        assert said.startswith("Dark speaks against the target, bright for it, grey does neither.")
         # The bright is where red was.
         assert grey[15, 15, 0] > 200 > 60 > grey[44, 44, 0]
 
@@ -308,14 +351,14 @@ def test_all_is_there_without_a_script_and_in_print(browser: Any, audit: Path) -
         page = opened.page
         assert page.locator(".item:visible").count() == 8
         assert page.locator(".shown:visible").count() == 28
-        assert page.locator("#toolbar").is_hidden()
+        assert page.locator("#finding").is_hidden()
         assert page.locator("#theme").is_hidden()
     with tab(browser, audit, part="#image-2") as opened:
         assert not settled(opened).page.locator("details td", has_text="Relu").first.is_visible()
         opened.page.emulate_media(media="print")
         assert opened.page.locator(".item:visible").count() == 8
         assert opened.page.locator(".shown:visible").count() == 28
-        assert opened.page.locator("#toolbar").is_hidden()
+        assert opened.page.locator("#finding").is_hidden()
         assert opened.page.locator("details td", has_text="Relu").first.is_visible()
         assert opened.page.pdf().startswith(b"%PDF")
 
@@ -373,8 +416,8 @@ def test_hostile_text_does_nothing(browser: Any, tmp_path: Path, text: str) -> N
         page.wait_for_selector(".open .told:visible")
         assert page.locator("#flag option").nth(1).text_content() == honest(text)
         assert page.locator("#order option").nth(2).text_content() == f"{honest(text)}, largest first"
-        page.locator("#order").select_option(index=2)
         page.get_by_role("link", name="All images").click()
+        page.locator("#order").select_option(index=2)
         assert page.locator("#grid .thumb").count() == 2
         assert page.locator("script").count() == 1
         assert page.locator("[onerror]").count() == 0

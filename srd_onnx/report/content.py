@@ -85,13 +85,14 @@ class Shown:
 
     Attributes:
         target: as it was asked for; `label` its name, if there is one.
-        score: the explained number.
+        score: of the target. Where map, ledger and residual add up to another number (the log odds, if these are
+            explained), that one is shown beside it.
         relevance: [H, W] or [T], signed.
         ledger: (what it is booked against, how much), the largest first.
         numbers: metrics by name.
         warnings: sentences.
         layers: from the input to the boundary; empty if not computed.
-        complete: whether map, ledger and residual are to add up to the score, as the method has it.
+        complete: whether map, ledger and residual are to add up to the explained number, as the method has it.
     """
 
     target: str

@@ -13,10 +13,11 @@ INTRODUCTION = (
     "about it, such as its score or by how much it is ahead of the other classes. It says how much of this explained "
     "number each position of the image contributed: the position’s relevance."
 )
-# Words in the colour that they name, whether that is for or against, and what follows them.
+# The name of a colour, what it says of the target, and what follows it in the sentence.
 SCALE = (
     ("Blue", "against", " speaks against the target, "),
-    ("red", "for", " for it, white does neither. "),
+    ("red", "for", " for it, "),
+    ("white", "neither", " does neither. "),
 )
 SCALE_END = "What ±1 stands for is written below each map; beyond it the colour stays the same."
 SCALE_ALT = "Colour scale: dark blue at −1, through white at 0, to dark red at +1."

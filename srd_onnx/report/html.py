@@ -14,7 +14,7 @@ from srd_onnx.pictures.render import colours
 from srd_onnx.report import guide
 from srd_onnx.report.content import Report, plain
 from srd_onnx.report.encode import as_uri, indexed_png
-from srd_onnx.report.views import figure_view, numbered
+from srd_onnx.report.views import figure_view, headline, numbered, numeric
 from srd_onnx.report.words import honest
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -104,8 +104,7 @@ def _environment() -> Any:
         lstrip_blocks=True,
     )
     environment.filters |= {"plain": plain, "signed": _signed, "ours": Markup}
-    environment.tests["number"] = lambda value: isinstance(value, int | float)
-    environment.globals |= {"view_of": figure_view, "guide": guide}
+    environment.globals |= {"view_of": figure_view, "headline": headline, "numeric": numeric, "guide": guide}
     return environment
 
 

@@ -14,6 +14,7 @@ from srd_onnx.pictures.render import colours
 from srd_onnx.report import guide
 from srd_onnx.report.content import Figure, Item, Report, Section, Shown, Table, plain
 from srd_onnx.report.encode import drawn, indexed_png, overlay_jpeg, photo_jpeg
+from srd_onnx.report.views import headline, numeric, together
 from srd_onnx.report.words import whereabouts
 
 if TYPE_CHECKING:
@@ -79,10 +80,7 @@ def _section(paper: "Paper", section: Section) -> None:
 
 def _table(paper: "Paper", table: Table) -> None:
     rows = [[plain(cell) for cell in row] for row in table.rows[:MOST_ROWS]]
-    right = [
-        all(isinstance(row[i], int | float | None) for row in table.rows) for i in range(len(table.columns))
-    ]
-    paper.table(table.caption, table.columns, rows, right)
+    paper.table(table.caption, table.columns, rows, numeric(table))
     left = len(table.rows) - len(rows)
     paper.note(f"{left} more rows are not printed. {table.note}" if left else table.note)
 
@@ -127,7 +125,7 @@ def _shown(paper: "Paper", item: Item, shown: Shown, report: Report, *, pictured
     name = shown.label or shown.target
     asked = f"target {shown.target}  ·  " if shown.label else ""
     paper.heading(name, 3, room=90.0 if pictured else 40.0)
-    paper.small(f"{asked}explained number {plain(shown.score)}  ·  {shown.method}")
+    paper.small(f"{asked}{headline(shown)}  ·  {shown.method}")
     for warning in shown.warnings:
         paper.warning(f"Warning: {warning}")
     if pictured:
@@ -178,9 +176,8 @@ def _inside(shown: Shown) -> Iterator["Picture"]:
 
 def _account(shown: Shown) -> Iterator[list[str]]:
     total = float(np.sum(shown.relevance, dtype=np.float64))
-    booked = sum(amount for _, amount in shown.ledger)
     yield ["The map", plain(total)]
     for name, amount in shown.ledger:
         yield [f"Ledger: {name}", plain(amount)]
     yield ["Residual", plain(shown.residual)]
-    yield ["Together", plain(total + booked + shown.residual)]
+    yield ["Together", plain(together(shown))]

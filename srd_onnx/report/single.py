@@ -113,7 +113,7 @@ def _shown(one: Explanation, layers: tuple[Layer, ...]) -> Shown:
         target=str(one.target),
         label=one.label,
         method=one.meta["method"]["name"],
-        score=float(one.meta["seed_value"]),
+        score=one.score,
         relevance=one.relevance,
         residual=one.residual,
         ledger=tuple(sorted(one.ledger.items(), key=lambda pair: -abs(pair[1]))),

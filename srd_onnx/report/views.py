@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from srd_onnx.errors import SrdOnnxError
 from srd_onnx.explanation import as_picture
 from srd_onnx.graph.ir import Array
-from srd_onnx.report.content import Figure, Item, Layer, Report, Shown
+from srd_onnx.report.content import Figure, Item, Layer, Report, Shown, Table, plain
 from srd_onnx.report.encode import Drawn, as_uri, drawn, overlay_jpeg, photo_jpeg, sprite
 from srd_onnx.report.words import honest, whereabouts
 
@@ -72,6 +72,11 @@ class ShownView:
     flat: bool
     size: str
     layers: tuple[LayerView, ...]
+
+    @property
+    def together(self) -> float:
+        """Map, ledger and residual: the explained number."""
+        return together(self.shown)
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,6 +204,28 @@ def figure_view(figure: Figure) -> FigureView:
     flat, _ = as_picture(np.asarray(figure.map, np.float32))
     found = drawn(flat, _FIGURE_SIDE)
     return FigureView(figure, found.uri, found.width, found.height, found)
+
+
+def numeric(table: Table) -> list[bool]:
+    """Of each column, whether it holds numbers and gaps alone."""
+    return [
+        all(isinstance(row[i], int | float | None) for row in table.rows) for i in range(len(table.columns))
+    ]
+
+
+def together(shown: Shown) -> float:
+    """Map, ledger and residual of an explanation, which are the explained number if its method is complete."""
+    booked = sum(amount for _, amount in shown.ledger)
+    return float(np.sum(shown.relevance, dtype=np.float64)) + booked + shown.residual
+
+
+def headline(shown: Shown) -> str:
+    """The score, and the explained number where it is another one, such as the log odds."""
+    found = f"score {plain(shown.score)}"
+    explained = together(shown)
+    if shown.complete and abs(explained - shown.score) > 1e-3 * abs(shown.score):
+        found += f"  ·  explained number {plain(explained)}"
+    return found
 
 
 def size_of(array: Array) -> str:

@@ -14,35 +14,50 @@ let open = null;
 
 const uniqueOf = (values) => [...new Set(values)];
 
-/** Fill the lists of the toolbar with what there is. */
-function fillToolbar() {
+/** Fill the lists by which images are found with what there is. */
+function fillFinding() {
   for (const flag of uniqueOf(items.flatMap((item) => item.flags)).sort()) byId("flag").append(new Option(flag, flag));
   byId("order").append(new Option("name", "name"));
   for (const key of uniqueOf(items.flatMap((item) => Object.keys(item.keys)))) {
     byId("order").append(new Option(`${key}, largest first`, `-${key}`), new Option(`${key}, smallest first`, `+${key}`));
   }
-  const shown = [...document.querySelectorAll(".shown")].map((one) => one.dataset);
-  for (const target of uniqueOf(shown.map((one) => one.target))) {
-    const labels = uniqueOf(shown.filter((one) => one.target === target).map((one) => one.label));
-    const named = labels.length === 1 && labels[0] !== target ? `${target} · ${labels[0]}` : target;
-    byId("target").append(new Option(named, target));
-  }
-  const methods = uniqueOf(shown.map((one) => one.method));
-  for (const method of methods) byId("method").append(new Option(method, method));
-  byId("every-label").hidden = methods.length < 2;
-  byId("every").checked = page.dataset.kind === "comparison" && methods.length > 1;
-  byId("range").value = look.range;
-  byId("finding").hidden = byId("keys-help").hidden = alone;
 }
 
-/** The explanations of an item that are to be seen: of the wanted target, by the wanted method or by all. */
+/** What the reader chose: a target, its place among the targets of its image, and a method. */
+const wish = { target: "", rank: 0, method: "" };
+
+/** Fill the lists of targets and methods with those of an image; what was chosen stays, as far as it is there. */
+function fillLooking(item) {
+  const shown = [...item.element.querySelectorAll(".shown")].map((one) => one.dataset);
+  const targets = uniqueOf(shown.map((one) => one.target));
+  const methods = uniqueOf(shown.map((one) => one.method));
+  const labelOf = (target) => shown.find((one) => one.target === target).label;
+  const named = (target) => (labelOf(target) === target ? target : `${labelOf(target)} · ${target}`);
+  byId("target").replaceChildren(...targets.map((target) => new Option(named(target), target)));
+  byId("method").replaceChildren(...methods.map((method) => new Option(method, method)));
+  if (targets.length) {
+    byId("target").value = targets.includes(wish.target) ? wish.target : targets[Math.min(wish.rank, targets.length - 1)];
+    byId("method").value = methods.includes(wish.method) ? wish.method : methods[0];
+  }
+  byId("every-label").hidden = methods.length < 2;
+  byId("looking").hidden = !shown.length;
+}
+
+/** Remember what was chosen. */
+function choose() {
+  Object.assign(wish, {
+    target: byId("target").value,
+    rank: byId("target").selectedIndex,
+    method: byId("method").value,
+  });
+  refresh();
+}
+
+/** The explanations of an item that are to be seen: of the chosen target, by the chosen method or by all. */
 function chosenOf(item) {
-  const every = [...item.element.querySelectorAll(".shown")];
-  const target = every.filter((one) => one.dataset.target === byId("target").value);
-  const some = target.length ? target : every.filter((one) => one.dataset.target === every[0].dataset.target);
-  if (byId("every").checked) return some;
-  const method = some.filter((one) => one.dataset.method === byId("method").value);
-  return (method.length ? method : some).slice(0, 1);
+  const { value: target } = byId("target");
+  const some = [...item.element.querySelectorAll(".shown")].filter((one) => one.dataset.target === target);
+  return byId("every").checked ? some : some.filter((one) => one.dataset.method === byId("method").value).slice(0, 1);
 }
 
 /** Draw the opened image as the toolbar says. */
@@ -126,6 +141,7 @@ function makeThumb(item) {
 function placeOf() {
   const at = visible.indexOf(open);
   byId("pager").hidden = !open || alone;
+  byId("finding").hidden = Boolean(open);
   byId("previous").disabled = at <= 0;
   byId("next").disabled = at < 0 || at === visible.length - 1;
   byId("place").textContent = open ? `${at + 1} of ${visible.length}` : "";
@@ -138,7 +154,9 @@ function show(item, focus = false) {
   for (const one of items) one.element.classList.toggle("open", one === item);
   byId("grid").hidden = Boolean(item);
   byId("nothing").hidden = visible.length > 0 || Boolean(item);
+  byId("looking").hidden = !item;
   placeOf();
+  if (item) fillLooking(item);
   refresh();
   if (!focus) return;
   if (item) {
@@ -154,5 +172,7 @@ function show(item, focus = false) {
 /** The image before or after the opened one. */
 function step(by) {
   const next = visible[visible.indexOf(open) + by];
-  if (open && next) location.hash = next.element.id;
+  if (!open || !next) return;
+  show(next, true); // at once: a key that is held comes again before the address has changed
+  location.hash = next.element.id;
 }

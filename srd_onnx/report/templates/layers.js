@@ -111,7 +111,7 @@ async function showField(shown, layers, layer, place) {
   const value = same ? ` It has relevance ${signed(relevance.values[row * layer.columns + column])}.` : "";
   tell(shown, [
     made("b", "", `PFV at row ${row + 1}, column ${column + 1} of ${layer.name}.`),
-    `${value} The pictures show its ERF: red is what it is made of, blue what counts against it.`,
+    `${value} The pictures show its ERF: ${NAMES[look.wheel].for} is what it is made of, ${NAMES[look.wheel].against} what counts against it.`,
   ]);
 }
 

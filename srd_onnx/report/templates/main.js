@@ -17,16 +17,23 @@ function drawLegend() {
   if (!canvas) {
     canvas = made("canvas");
     canvas.setAttribute("role", "img");
-    canvas.setAttribute("aria-label", image.alt);
     image.after(canvas);
     image.hidden = true;
   }
   const values = Float32Array.from({ length: 256 }, (_, i) => (i - 127.5) / 127.5);
   paint(canvas, { width: 256, height: 1, values }, { ...look, clip: 1 });
+  page.dataset.wheel = look.wheel;
+  for (const word of document.querySelectorAll(".legend figcaption b")) {
+    const name = NAMES[look.wheel][word.className];
+    word.textContent = word.previousSibling ? name : name[0].toUpperCase() + name.slice(1);
+  }
+  const [low, high] = [NAMES[look.wheel].against, NAMES[look.wheel].for];
+  canvas.setAttribute("aria-label", `Colour scale: ${low} at −1, ${NAMES[look.wheel].neither} at 0, ${high} at +1.`);
 }
 
 function follow(focus) {
   const item = items.find((one) => `#${one.element.id}` === location.hash);
+  if (item && item === open) return;
   if (item) show(item, focus);
   else if (!alone && (location.hash === "#images" || location.hash === "")) show(null, focus);
 }
@@ -41,10 +48,6 @@ function onKey(event) {
   if (event.target.closest("input, select, textarea, .wide")) return;
   if (event.key === "ArrowLeft") step(-1);
   else if (event.key === "ArrowRight") step(1);
-  else if (event.key === "/" && !alone) {
-    event.preventDefault();
-    byId("search").focus();
-  }
 }
 
 function start() {
@@ -59,10 +62,10 @@ function start() {
   });
   if (!items.length) return;
   gatherClips();
-  fillToolbar();
-  byId("toolbar").hidden = false;
+  fillFinding();
+  byId("range").value = look.range;
   for (const id of ["search", "flag", "order"]) byId(id).addEventListener("input", find);
-  for (const id of ["target", "method", "every"]) byId(id).addEventListener("input", refresh);
+  for (const id of ["target", "method", "every"]) byId(id).addEventListener("input", choose);
   for (const id of ["range", "wheel", "threshold"]) {
     byId(id).addEventListener("input", () => {
       Object.assign(look, {

@@ -10,6 +10,13 @@ const WHEELS = {
   grey: between([[0, 0, 0], [128, 128, 128], [255, 255, 255]]),
 };
 
+/** What the colours of each scale are called: against the target, for it, neither. */
+const NAMES = {
+  "blue-red": { against: "blue", for: "red", neither: "white" },
+  "purple-orange": { against: "purple", for: "orange", neither: "white" },
+  grey: { against: "dark", for: "bright", neither: "grey" },
+};
+
 function between(anchors) {
   const found = new Uint8Array(768);
   for (let i = 0; i < 256; i++) {
