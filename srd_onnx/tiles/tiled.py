@@ -11,6 +11,7 @@ those of the whole at once but for rounding; what is computed twice is where the
 """
 
 import itertools
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,13 +23,13 @@ from onnx import ModelProto, TensorProto, helper
 from srd_onnx.engine.assemble import Part, part_of, tensor_info
 from srd_onnx.engine.backward import Head, build_head, map_of
 from srd_onnx.engine.compiling import (
+    SCORES,
     Array,
     Case,
     Compiled,
     Result,
     compile_model,
     explanation_session,
-    exposing_session,
     plan_for,
     run_explanation,
 )
@@ -43,7 +44,7 @@ from srd_onnx.graph.expand import ExpansionTable
 from srd_onnx.ort.runtime import make_session, run
 from srd_onnx.tiles.geometry import Reach, Span, reach_of, spans
 
-_COPIES = 1.5  # of all that the forward pass computes: that, what travels back, and what ONNX Runtime keeps beside it
+_COPIES = 2  # of all that the forward pass computes: that, what travels back, and what ONNX Runtime keeps beside it
 _SHARE, _SEED, _SCORES, _LEDGER = "share", "seed", "scores", "ledger/"
 
 
@@ -55,8 +56,7 @@ class Tiled:
         plan: of the whole.
         seconds: that it took to compile.
         tile: what explains the boundary tensor on a part of the picture.
-        session: of the tile.
-        exposing: gives the boundary tensor on a part of the picture.
+        session: of the tile; it gives the boundary tensor, too.
         head: from the whole boundary tensor to its relevance.
         booked: what each ledger output of the head is booked against.
         rows, columns: the parts.
@@ -67,7 +67,6 @@ class Tiled:
     seconds: float
     tile: Compiled
     session: onnxruntime.InferenceSession
-    exposing: onnxruntime.InferenceSession
     head: onnxruntime.InferenceSession
     booked: tuple[str, ...]
     rows: tuple[Span, ...]
@@ -123,30 +122,30 @@ class Tiled:
     def _boundary(self, picture: Array) -> Array:
         value = self.plan.graph.values[self.plan.boundary[0]]
         whole: Array = np.empty(value.shape, value.dtype)
-        source = self.plan.sources[0].name
+        source, shape = self.plan.sources[0].name, self.tile.plan.target.shape
         for row, column in self._parts():
             part = np.ascontiguousarray(picture[..., row.start : row.stop, column.start : column.stop])
-            (found,) = run(self.exposing, [value.name], {source: part})
+            nowhere = np.zeros((1, math.prod(shape)), value.dtype)
+            (found,) = run(self.session, [SCORES], {source: part, DIRECTION: nowhere}, needed_only=True)
             y, x = self._within(row, column)
-            whole[..., row.first : row.last, column.first : column.last] = found[..., y, x]
+            whole[..., row.first : row.last, column.first : column.last] = found.reshape(shape)[..., y, x]
         return whole
 
     def _relevance(self, picture: Array, boundary: Array, share: Array) -> tuple[Array, dict[str, Array]]:
         """The map [1, H, W] that the relevance [1, 1, h, w] of the boundary gives, and what is booked."""
-        norm = np.square(boundary, dtype=np.float64).sum(axis=1, keepdims=True)
-        expanded = boundary * (share / np.maximum(norm, np.finfo(np.float32).tiny)).astype(boundary.dtype)
-        whole = np.zeros((1, *picture.shape[2:]), np.float64)
+        whole = np.zeros((1, *picture.shape[2:]), np.float32)
         source, ledger = self.plan.sources[0].name, dict[str, Array]()
         for row, column in self._parts():
             direction = np.zeros(self.tile.plan.target.shape, boundary.dtype)
             y, x = self._within(row, column)
-            direction[..., y, x] = expanded[..., row.first : row.last, column.first : column.last]
+            group = (..., slice(row.first, row.last), slice(column.first, column.last))
+            direction[..., y, x] = _expanded(boundary[group], share[group])
             part = np.ascontiguousarray(picture[..., row.start : row.stop, column.start : column.stop])
             found = run_explanation(self.session, self.tile, {source: part}, direction.reshape(1, -1))
             whole[:, row.start : row.stop, column.start : column.stop] += found.relevance[source]
             for name, amount in zip(found.booked, found.ledger[0], strict=True):
                 ledger[name] = ledger.get(name, np.zeros(1)) + amount
-        return whole.astype(np.float32), ledger
+        return whole, ledger
 
     def _smoothed(self, whole: Array) -> Array:
         if not self.plan.options.smooth:
@@ -155,6 +154,12 @@ class Tiled:
         model = finish_model(self.plan.options, value, self.plan.graph.opset, 0)
         session = make_session(model.SerializeToString(), self.head.get_providers())
         return run(session, ["map"], {"map/0": whole})[0]
+
+
+def _expanded(v: Array, share: Array) -> Array:
+    """``v_j R_j / ‖v_j‖²``, whose inner product with the PFV is its relevance."""
+    norm = np.square(v, dtype=np.float64).sum(axis=1, keepdims=True)
+    return np.asarray(v * (share / np.maximum(norm, np.finfo(np.float32).tiny)), v.dtype)
 
 
 def make_tiled(
@@ -183,11 +188,14 @@ def make_tiled(
     reach = reach_of(plan, boundary.name)
     source = plan.sources[0]
     sizes = source.shape[2:]
-    side = int((most / bytes_of(plan) * sizes[0] * sizes[1]) ** 0.5)
+    # What there is of the whole: the picture, as given and as a batch; the map; the boundary tensor.
+    kept = sum(n * math.prod(v.shape) * 4 for n, v in ((3, source), (1, boundary)))
+    by_pixel = bytes_of(plan) / math.prod(sizes)
+    side = int((max(most - kept, 0) / by_pixel) ** 0.5)
     at_once = [(side - one.size - 2 * one.stride) // one.stride for one in reach]
     if min(at_once) < 1:
-        least = max(one.size + 3 * one.stride for one in reach) ** 2 / (sizes[0] * sizes[1]) * bytes_of(plan)
-        raise OptionError(f"max_memory={most}: parts of the picture take {least:.0f} bytes at the least")
+        least = kept + max(one.size + 3 * one.stride for one in reach) ** 2 * by_pixel
+        raise OptionError(f"max_memory={most}: explaining part by part takes {least:.0f} bytes at the least")
     rows, columns = (
         spans(one, count, size, n)
         for one, count, size, n in zip(reach, boundary.shape[2:], sizes, at_once, strict=True)
@@ -202,7 +210,6 @@ def make_tiled(
         time.perf_counter() - began,
         tile,
         explanation_session(tile, providers, threads),
-        exposing_session(tile.forward, [tile.plan.target], providers),
         make_session(
             _head(plan, forward, head, free=case.free).model.SerializeToString(), providers, threads
         ),
