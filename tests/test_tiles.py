@@ -14,7 +14,7 @@ from srd_onnx.errors import OptionError, UnsupportedCaseError
 from srd_onnx.targets import At, Contrast
 from srd_onnx.tiles import tiled
 from srd_onnx.tiles.geometry import Reach, reach_of, spans
-from srd_onnx.tiles.tiled import Tiled, bytes_of
+from srd_onnx.tiles.tiled import Tiled, bytes_of, kept_of
 from tests.nets import model_of
 
 H, W, CHANNELS = 117, 134, 6
@@ -88,7 +88,8 @@ def explainer(model: onnx.ModelProto, part: float | None, **options: Any) -> Exp
     most = None
     if part is not None:
         whole = Explainer(model, **options)
-        most = int(part * bytes_of(whole.planned(whole.case({"input": X.shape}))[1]))
+        plan = whole.planned(whole.case({"input": X.shape}))[1]
+        most = int(kept_of(plan) + part * bytes_of(plan))
     return Explainer(model, max_memory=most, **options)
 
 

@@ -44,7 +44,9 @@ from srd_onnx.graph.expand import ExpansionTable
 from srd_onnx.ort.runtime import make_session, run
 from srd_onnx.tiles.geometry import Reach, Span, reach_of, spans
 
-_COPIES = 2  # of all that the forward pass computes: that, what travels back, and what ONNX Runtime keeps beside it
+_COPIES = (
+    2  # of all that the forward pass computes: that, what travels back, and what ONNX Runtime keeps beside it
+)
 _SHARE, _SEED, _SCORES, _LEDGER = "share", "seed", "scores", "ledger/"
 
 
@@ -181,15 +183,14 @@ def make_tiled(
     began = time.perf_counter()
     forward, plan = plan_for(model, case, rules, expansions)
     plan.require_complete()
-    if bytes_of(plan) <= most:
+    if kept_of(plan) + bytes_of(plan) <= most:
         return None
     _require_one(plan)
     boundary = plan.graph.values[plan.boundary[0]]
     reach = reach_of(plan, boundary.name)
     source = plan.sources[0]
     sizes = source.shape[2:]
-    # What there is of the whole: the picture, as given and as a batch; the map; the boundary tensor.
-    kept = sum(n * math.prod(v.shape) * 4 for n, v in ((3, source), (1, boundary)))
+    kept = kept_of(plan)
     by_pixel = bytes_of(plan) / math.prod(sizes)
     side = int((max(most - kept, 0) / by_pixel) ** 0.5)
     at_once = [(side - one.size - 2 * one.stride) // one.stride for one in reach]
@@ -220,8 +221,14 @@ def make_tiled(
     )
 
 
+def kept_of(plan: Plan) -> int:
+    """What there is of the whole in any case: the picture, as given and as a batch, its map, the boundary tensors."""
+    values = [*plan.sources * 3, *(plan.graph.values[name] for name in plan.boundary)]
+    return sum(math.prod(value.shape) * value.dtype.itemsize for value in values)
+
+
 def bytes_of(plan: Plan) -> float:
-    """About what explaining the whole at once takes, besides the weights."""
+    """About what explaining the whole at once takes, besides that and the weights."""
     values = [value for value in plan.graph.values.values() if value.known and value.constant is None]
     return _COPIES * sum(int(np.prod(v.shape, dtype=np.int64)) * v.dtype.itemsize for v in values)
 
