@@ -112,7 +112,7 @@ class Subject:
         self.providers, self.provider_note = runtime.choose_providers(providers)
         self.threads = threads
         self.compare = compare
-        self.max_memory = max_memory
+        self.max_memory = None if max_memory is None else at_least_one("max_memory", max_memory)
         self.ports = ports_of(self.model.proto, layout, entry.layout if entry else None)
         self.preprocess_assumed = preprocess is None and entry is None
         self.preprocess: Transform = preprocess or (

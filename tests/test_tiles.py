@@ -190,6 +190,12 @@ def test_refusals() -> None:
         explainer(strided(), 0.5, preset="joint", focus="maxpool2").explain(X, 3)
     with pytest.raises(OptionError, match="bytes at the least"):
         explainer(strided(), 0.001).explain(X, 3)
+    with pytest.raises(OptionError, match="max_memory: an option of SRD"):
+        Explainer(strided(), providers="cpu", layout="NCHW", method="gradcam", max_memory=1)
+    with pytest.raises(OptionError, match="max_memory=0"):
+        Explainer(strided(), providers="cpu", layout="NCHW", max_memory=0)
+    with pytest.raises(OptionError, match="or max_memory"):
+        explainer(strided(), 0.5).inside(X, 3)
     net = _Net()
     x = net.op("Relu", net.conv("input", 3))
     x = net.op("InstanceNormalization", x, net.weight(CHANNELS), net.weight(CHANNELS))
