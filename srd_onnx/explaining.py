@@ -26,6 +26,7 @@ from srd_onnx.runs import SEVERAL, Ready, Run, Way, make_several
 from srd_onnx.sanity import warnings_of
 from srd_onnx.subject import Settings, Subject
 from srd_onnx.targets import At, Contrast, Wanted, resolve_classes, resolve_contrast
+from srd_onnx.tiles.tiled import make_tiled
 
 
 class Explaining(Subject):
@@ -152,6 +153,10 @@ class Explaining(Subject):
             began = time.perf_counter()
             return Attributing(self.method.make(self, case), time.perf_counter() - began)
         given = self.model.proto, case, RULES, EXPANSIONS
+        if self.max_memory is not None:
+            tiled = make_tiled(*given, self.providers, self.threads, self.max_memory)
+            if tiled is not None:
+                return tiled
         if several:
             return make_several(*given, self.providers, self.threads)
         key = functools.partial(key_of, self.model, self.fixed, case, self.providers)

@@ -202,7 +202,10 @@ class Run:
         if isinstance(self.ready, Many):
             return self._several(self.ready, seeds, way or carried)
         if way is not None:
-            raise OptionError("only SRD has layers of sharing ratios to look into: leave out the method")
+            raise OptionError(
+                "only SRD, on the whole input, has layers of sharing ratios to look into: leave out the method, "
+                "or max_memory"
+            )
         return [self._pass(self.ready, seed) for seed in seeds]
 
     def _pass(self, ready: Passing, seed: Array) -> Result:

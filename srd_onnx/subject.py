@@ -49,6 +49,7 @@ class Settings(TypedDict, total=False):
     threads: int | None
     fixed: Mapping[str, ArrayLike] | None
     compare: bool
+    max_memory: int | None
 
 
 class Subject:
@@ -68,6 +69,8 @@ class Subject:
             they decide becomes the branch that it takes.
         compare: also compute what enters at the boundary for the strongest other class, to warn where the map barely
             changes with the class (SRD only). It costs 2 % at the "encoder", 15 to 25 % at a boundary halfway down.
+        max_memory: bytes that an explanation may take, about: a picture that takes more is explained part by part, see
+            `srd_onnx.tiles` (SRD without focus only).
 
     Raises:
         ModelError: the model cannot be used.
@@ -94,6 +97,7 @@ class Subject:
         threads: int | None = None,
         fixed: Mapping[str, ArrayLike] | None = None,
         compare: bool = True,
+        max_memory: int | None = None,
     ) -> None:
         entry = zoo.find(model) if isinstance(model, str) else None
         self.model = load_model(entry.path if entry else model, place.digests(identity()))
@@ -108,6 +112,7 @@ class Subject:
         self.providers, self.provider_note = runtime.choose_providers(providers)
         self.threads = threads
         self.compare = compare
+        self.max_memory = None if max_memory is None else at_least_one("max_memory", max_memory)
         self.ports = ports_of(self.model.proto, layout, entry.layout if entry else None)
         self.preprocess_assumed = preprocess is None and entry is None
         self.preprocess: Transform = preprocess or (

@@ -83,7 +83,8 @@ def require_its_own(method: Method, settings: Mapping[str, object]) -> None:
     Raises:
         OptionError: there is one.
     """
-    given = [name for name in ("preset", "sign", "bias", "focus", "smooth") if settings.get(name) is not None]
+    own = ("preset", "sign", "bias", "focus", "smooth", "max_memory")
+    given = [name for name in own if settings.get(name) is not None]
     if given:
         raise OptionError(
             f"{' and '.join(given)}: an option of SRD, which the method '{method.name}' does not have"
