@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from graph_rules.blocks import each_channel
-from graph_rules.windows import Window, convolved, flipped, swapped
+from graph_rules.windows import Window, convolved, cut, flipped, swapped
 from srd_onnx.engine.emit import Emitter
 from srd_onnx.graph.ir import Array, Node, Value
 
@@ -29,11 +29,11 @@ def in_phases(emit: Emitter, node: Node, window: Window) -> bool:
 def strided_vjp(emit: Emitter, node: Node, weights: Array, group: int, window: Window, flow: str) -> str:
     """``Σ_k W_k^T g[o]`` at each input position: [N, M, *result] to [N, C, *source]."""
     x, stride = node.input(0), window.strides[0]
-    cells = _cells(window)
+    cells = window.cells
     zeros = emit.zeros([*x.shape[:2], *cells], x.dtype)
     parts = [one or zeros for _, one in _phases(emit, weights, group, window, flow)]
     full = emit("DepthToSpace", emit("Concat", *parts, axis=1), blocksize=stride, mode="DCR")
-    return _cut(emit, full, window, cells)
+    return cut(emit, full, window)
 
 
 def strided_collapsed(
@@ -41,19 +41,14 @@ def strided_collapsed(
 ) -> str:
     """``<x_i, Σ_k W_k^T g[o]>``: [N, M, *result] to [N, 1, *source]."""
     x, stride = node.input(0), window.strides[0]
-    cells = _cells(window)
+    cells = window.cells
     zeros = emit.zeros([x.shape[0], 1, *cells], x.dtype)
     found = []
     for phase, part in _phases(emit, weights, group, window, flow):
         here = None if part is None else emit("Mul", _phase_of(emit, x, phase, window, cells), part)
         found.append(zeros if here is None else emit.over_channels(here, x))
     full = emit("DepthToSpace", emit("Concat", *found, axis=1), blocksize=stride, mode="DCR")
-    return _cut(emit, full, window, cells)
-
-
-def _cells(window: Window) -> list[int]:
-    """How many input positions of each phase there are along each axis, the padding at the front included."""
-    return [-(-(b + n) // s) for b, n, s in zip(window.begins, window.source, window.strides, strict=True)]
+    return cut(emit, full, window)
 
 
 def _phases(
@@ -61,7 +56,7 @@ def _phases(
 ) -> list[tuple[tuple[int, ...], str | None]]:
     """Each phase, and what flows to its cells q from the outputs ``q - m`` by the taps ``phase + m stride``."""
     turned, stride = swapped(weights, group), window.strides[0]
-    ends = [q - o for q, o in zip(_cells(window), window.result, strict=True)]
+    ends = [q - o for q, o in zip(window.cells, window.result, strict=True)]
     found: list[tuple[tuple[int, ...], str | None]] = []
     for phase in np.ndindex(*window.strides):
         part = turned[:, :, phase[0] :: stride, phase[1] :: stride]
@@ -82,10 +77,3 @@ def _phase_of(emit: Emitter, x: Value, phase: tuple[int, ...], window: Window, c
         for q, s, p, n, b in zip(cells, window.strides, phase, window.source, window.begins, strict=True)
     ]
     return each_channel(emit, x.name, x, kernel, strides=window.strides, pads=(*window.begins, *ends))
-
-
-def _cut(emit: Emitter, full: str, window: Window, cells: Sequence[int]) -> str:
-    stops = [b + n for b, n in zip(window.begins, window.source, strict=True)]
-    if not any(window.begins) and stops == [q * s for q, s in zip(cells, window.strides, strict=True)]:
-        return full
-    return emit("Slice", full, emit.ints(window.begins), emit.ints(stops), emit.ints([2, 3]))

@@ -110,9 +110,9 @@ def wins(emit: Emitter, node: Node, window: Window) -> str | None:
     equals wins.
     """
     x, y = node.input(0), node.output()
-    ends = [max(0, r - b - n) for r, b, n in zip(window.reach, window.begins, window.source, strict=True)]
+    padded = any([*window.begins, *window.overhang])
     # In the padding there are zeros here, which must not win.
-    if not in_blocks(emit, node, window) or (any([*window.begins, *ends]) and not _never_negative(emit, x)):
+    if not in_blocks(emit, node, window) or (padded and not _never_negative(emit, x)):
         return None
     left = emit("Mul", y.name, y.name)
     held = [emit.over_channels(left, y)]
@@ -144,14 +144,12 @@ def in_blocks(emit: Emitter, node: Node, window: Window) -> bool:
 def under_taps_in_blocks(emit: Emitter, node: Node, window: Window, factor: float = 1.0) -> list[str]:
     """As `under_taps`, times a factor, by a convolution of each channel with a kernel that is 0 but for the tap."""
     x = node.input(0)
-    ends = [max(0, r - b - n) for r, b, n in zip(window.reach, window.begins, window.source, strict=True)]
+    pads = (*window.begins, *window.overhang)
     found = []
     for tap in np.ndindex(*window.kernel):
         kernel = np.zeros(window.kernel, x.dtype)
         kernel[tap] = factor
-        found.append(
-            each_channel(emit, x.name, x, kernel, strides=window.strides, pads=(*window.begins, *ends))
-        )
+        found.append(each_channel(emit, x.name, x, kernel, strides=window.strides, pads=pads))
     return found
 
 

@@ -58,6 +58,18 @@ class Window:
         """How much of each axis, padding included, the windows cover from first to last."""
         return tuple((out - 1) * s + (k - 1) * d + 1 for k, s, d, *_, out in self._axes())
 
+    @property
+    def overhang(self) -> tuple[int, ...]:
+        """How far the last window reaches beyond the input along each axis, 0 if it does not."""
+        return tuple(max(0, r - b - n) for r, b, n in zip(self.reach, self.begins, self.source, strict=True))
+
+    @property
+    def cells(self) -> list[int]:
+        """How many input positions each phase of the stride has along each axis, the padding in front included."""
+        return [
+            math.ceil((b + n) / s) for b, n, s in zip(self.begins, self.source, self.strides, strict=True)
+        ]
+
     def index(self) -> Array:
         """The flat input position under each tap of each output position, -1 in the padding.
 
@@ -217,15 +229,20 @@ def _by_phases(emit: Emitter, flow: str, weights: Array, group: int, window: Win
     )
     order = [0, *range(3, 3 + 2 * rank, 2), 1, *range(2, 2 + 2 * rank, 2)]
     phased = split.transpose(order).reshape(-1, padded.shape[1], *taps)
-    cells = [math.ceil((b + n) / s) for b, n, s in zip(window.begins, window.source, strides, strict=True)]
+    cells = window.cells
     begins = [m - 1 for m in taps]
     ends = [q - o for q, o in zip(cells, window.result, strict=True)]
     wide = convolved(emit, flow, flipped(phased), group, [1] * rank, begins, ends)
-    full = _interleaved(emit, wide, strides, cells)
+    return cut(emit, _interleaved(emit, wide, strides, cells), window)
+
+
+def cut(emit: Emitter, full: str, window: Window) -> str:
+    """Of interleaved phases what lies in the input: without the padding in front and what fills up the end."""
     stops = [b + n for b, n in zip(window.begins, window.source, strict=True)]
-    if not any(window.begins) and stops == [q * s for q, s in zip(cells, strides, strict=True)]:
+    if not any(window.begins) and stops == [q * s for q, s in zip(window.cells, window.strides, strict=True)]:
         return full
-    return emit("Slice", full, emit.ints(window.begins), emit.ints(stops), emit.ints(range(2, 2 + rank)))
+    axes = range(2, 2 + len(window.kernel))
+    return emit("Slice", full, emit.ints(window.begins), emit.ints(stops), emit.ints(axes))
 
 
 def _interleaved(emit: Emitter, wide: str, strides: Sequence[int], cells: Sequence[int]) -> str:
