@@ -76,13 +76,16 @@ def _scale(
     emit: Emitter, value: Value, v: str, share: str, bias: str | None, norm: str | None = None
 ) -> tuple[str, str]:
     """``R_j / ‖v_j‖²``, and what of R_j no ratio directs."""
-    norm = norm or dot(emit, value, v, v)
-    floor = emit("Max", norm, emit.like(value, tiny(value)))
+    floor, rest = undirected_part(emit, value, v, bias, norm or dot(emit, value, v, v))
     scale = emit("Div", share, floor)
-    left = emit("Mul", scale, emit("Sub", floor, norm))
-    if bias is not None:
-        left = emit("Add", left, emit("Mul", scale, dot(emit, value, v, bias)))
-    return scale, left
+    return scale, emit("Mul", scale, rest)
+
+
+def undirected_part(emit: Emitter, value: Value, v: str, bias: str | None, norm: str) -> tuple[str, str]:
+    """``‖v_j‖²``, at least `tiny`, and what of it no operand contributes: the bias, and all of a PFV that is zero."""
+    floor = emit("Max", norm, emit.like(value, tiny(value)))
+    rest = emit("Sub", floor, norm)
+    return floor, rest if bias is None else emit("Add", rest, dot(emit, value, v, bias))
 
 
 def _collapsed(emit: Emitter, step: Step, back: Flows) -> list[str | None]:

@@ -17,7 +17,7 @@ from srd_onnx.engine.assemble import with_outputs
 from srd_onnx.engine.backward import label
 from srd_onnx.engine.collapse import collapse, dot
 from srd_onnx.engine.emit import Emitter
-from srd_onnx.engine.mixing import biases, tiny
+from srd_onnx.engine.mixing import biases, undirected_part
 from srd_onnx.engine.plan import Plan, Step
 from srd_onnx.engine.rule import Taps
 from srd_onnx.graph.ir import Array, Value
@@ -263,11 +263,8 @@ def _emitted(
     parts = step.rule.parts(emit, step.node) if step.rule.parts and taps is None else None
     v = (step.rule.anew(emit, step.node) if step.rule.anew else None) or value.name
     norm = (parts and parts.norm) or dot(emit, value, v, v)
-    floor = emit("Max", norm, emit.like(value, tiny(value)))
-    rest = emit("Sub", floor, norm)
     bias = biases(emit, step.rule, step.node)[output]
-    if bias is not None:
-        rest = emit("Add", rest, dot(emit, value, v, bias))
+    floor, rest = undirected_part(emit, value, v, bias, norm)
     undirected = emit("Expand", emit("Div", rest, floor), emit.ints(shape))
     if taps is not None:
         each = emit.reshape(floor, [-1, 1, *taps.index.shape[1:]])
