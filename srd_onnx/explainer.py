@@ -28,6 +28,7 @@ from srd_onnx.inside.decision import Decision, decisions
 from srd_onnx.inside.erf import Erf, Positions, whole
 from srd_onnx.inside.layers import Layer
 from srd_onnx.inside.looking import each_erf, each_preactivations, each_ratios, listed
+from srd_onnx.lanes import lanes_of
 from srd_onnx.ort import runtime
 from srd_onnx.ort.deployed import with_weights_of
 from srd_onnx.sharing.ratios import LayerRatios
@@ -70,7 +71,8 @@ class Explainer(Explaining):
             targets: a class by index, label or "top3"; what speaks for one class rather than another as
                 `Contrast(285, 282)`; any elements as `At("output", index)` or "output[3, 4:]"; or several, in that
                 order; the prediction if left out.
-            batch_size: inputs per run; the maps do not depend on it.
+            batch_size: inputs at once: side by side on the threads of the CPU, in one run on a GPU; the maps do not
+                depend on it.
 
         Raises:
             InputError: the data does not fit the model, or leads to NaN.
@@ -88,12 +90,12 @@ class Explainer(Explaining):
     ) -> Iterator[Explanation]:
         """As `explain`, one after the other, so that thousands need no memory."""
         wanted = split_targets(targets)
-        for chunk, size in self.chunks(inputs, at_least_one("batch_size", batch_size)):
+        lanes = lanes_of(self, at_least_one("batch_size", batch_size))
+        for chunk in self.alike(inputs, lanes.chunk):
             with runtime.enough_memory():
-                explained = list(self.explained(chunk, size, wanted))
-            for row in range(len(chunk)):
-                for by_row in explained:
-                    yield from by_row[row]
+                found = list(lanes.explained(chunk, wanted))
+            for explained in found:
+                yield from explained
 
     def explain_many(
         self,
@@ -113,7 +115,7 @@ class Explainer(Explaining):
             inputs: paths, photos or arrays, one by one; taken and read by the thread alone.
             targets: as for `explain`.
             ahead: how many inputs may wait, read, to be explained.
-            batch_size: as for `explain`; inputs of the same shape that follow each other run at once.
+            batch_size: as for `explain`; of inputs of the same shape that follow each other.
 
         Raises:
             as `explain`, but no InputError.
@@ -130,8 +132,8 @@ class Explainer(Explaining):
         batch_size: int = 1,
     ) -> Generator[tuple[int, Explanation | Failure], None, None]:
         """As `explain_many`, each with the number of the input that it is of, from 0: one may hold several rows."""
-        wanted, size = split_targets(targets), self.at_once(at_least_one("batch_size", batch_size))
-        return stream(self, inputs, wanted, size, at_least_one("ahead", ahead))
+        lanes = lanes_of(self, at_least_one("batch_size", batch_size))
+        return stream(lanes, inputs, split_targets(targets), at_least_one("ahead", ahead))
 
     def explain_forward(
         self, inputs: Sources, targets: Target | Sequence[Target] | None = None

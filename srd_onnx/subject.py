@@ -1,6 +1,7 @@
 """`Subject`: a model and how its inputs are read; what every analysis of it needs."""
 
 import copy
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -121,6 +122,7 @@ class Subject:
         self.labels = _labels(labels, entry)
         self.store = place.store()
         self._sessions: OrderedDict[Hashable, Any] = OrderedDict()
+        self._lock = threading.RLock()  # what is made may ask for what it is made of
 
     # Looking at the model
 
@@ -163,11 +165,16 @@ class Subject:
     def chunks(self, inputs: Sources, batch_size: int) -> Iterator[tuple[list[Item], int]]:
         """Items of the same shapes, and how many the model takes at once."""
         size = self.at_once(batch_size)
+        for chunk in self.alike(inputs, size):
+            yield chunk, size
+
+    def alike(self, inputs: Sources, most: int) -> Iterator[list[Item]]:
+        """Items of the same shapes that follow each other, up to `most` of them."""
         for _, alike in groupby(
             read_items(inputs, self.ports, self.preprocess), key=lambda item: item.shapes
         ):
-            while chunk := list(islice(alike, size)):
-                yield chunk, size
+            while chunk := list(islice(alike, most)):
+                yield chunk
 
     def at_once(self, batch_size: int = 1) -> int:
         """How many inputs the model takes per run, where it leaves that open `batch_size`."""
@@ -198,6 +205,10 @@ class Subject:
         """The same model with the options of a preset, but for those given."""
         return self._other(preset=preset, options=options_of(preset, **changes))
 
+    def with_threads(self, threads: int) -> Self:
+        """The same, with sessions of so many threads each; made once, so that they stay."""
+        return self.kept(("threads", threads), lambda: self._other(threads=threads))
+
     def with_model(self, proto: onnx.ModelProto) -> Self:
         """The same, of another model with the same inputs and outputs (other weights), kept on no disk."""
         return self._other(model=load_model(proto), store=None)
@@ -205,7 +216,7 @@ class Subject:
     def _other(self, **attributes: Any) -> Self:
         """A copy with other attributes, and sessions of its own."""
         other = copy.copy(self)
-        vars(other).update(attributes, _sessions=OrderedDict())
+        vars(other).update(attributes, _sessions=OrderedDict(), _lock=threading.RLock())
         return other
 
     def planned(self, case: Case) -> tuple[onnx.ModelProto, Plan]:
@@ -225,12 +236,13 @@ class Subject:
 
     def kept(self, key: Hashable, make: Callable[[], T]) -> T:
         """What `make` gives, made once; of all that is kept, the last few used stay (compiled sessions are large)."""
-        if key not in self._sessions:
-            self._sessions[key] = make()
-            while len(self._sessions) > _KEPT:
-                self._sessions.popitem(last=False)
-        self._sessions.move_to_end(key)
-        found: T = self._sessions[key]
+        with self._lock:
+            if key not in self._sessions:
+                self._sessions[key] = make()
+                while len(self._sessions) > _KEPT:
+                    self._sessions.popitem(last=False)
+            self._sessions.move_to_end(key)
+            found: T = self._sessions[key]
         return found
 
     def feeds(self, items: list[Item], size: int) -> dict[str, Array]:

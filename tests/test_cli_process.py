@@ -91,7 +91,7 @@ def test_ctrl_c_stops_with_one_line_and_nothing_half_written(tmp_path: Path) -> 
 def test_ctrl_c_before_the_first_result_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stop(*_: object) -> None:
+    def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("srd_onnx.explainer.Explainer.explain_numbered", stop)

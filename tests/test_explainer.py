@@ -24,6 +24,7 @@ from srd_onnx.errors import (
     UnknownTargetError,
 )
 from srd_onnx.inputs.preprocess import Preprocess
+from srd_onnx.targets import split_targets
 from tests.nets import model_of, small_cnn, two_nodes
 
 make = helper.make_node
@@ -49,10 +50,22 @@ def assert_same(found: Sequence[Explanation], expected: Sequence[Explanation]) -
 # Batches
 
 
+def in_one_run(
+    explainer: Explainer, data: Any, target: int | str = "top1", batch: int = 0
+) -> list[Explanation]:
+    """As on a GPU: so many inputs (all of them) in a run."""
+    wanted, found = split_targets(target), []
+    for chunk, size in explainer.chunks(data, batch or len(data)):
+        (rows,) = explainer.explained(chunk, size, wanted)
+        found += [one for row in rows for one in row]
+    return found
+
+
 @pytest.mark.parametrize("batch_size", [1, 3, 5, 16])
 def test_a_batch_gives_what_single_inputs_give(batch_size: int) -> None:
     single = [make_explainer().explain(row)[0] for row in DATA]
     assert_same(make_explainer().explain(DATA, batch_size=batch_size), single)
+    assert_same(in_one_run(make_explainer(), DATA, batch=batch_size), single)
 
 
 @pytest.mark.parametrize("bias", ["distribute", "ledger"])
@@ -60,7 +73,7 @@ def test_a_batch_gives_what_single_inputs_give(batch_size: int) -> None:
 def test_a_batch_gives_what_single_inputs_give_under_every_option(bias: str, seed: str) -> None:
     options: dict[str, Any] = {"bias": bias, "seed": seed, "sign": "positive"}
     single = [make_explainer(**options).explain(row, [2, "top2"])[0] for row in DATA]
-    together = make_explainer(**options).explain(DATA, 2, batch_size=4)
+    together = in_one_run(make_explainer(**options), DATA, 2, batch=4)
     assert_same(together, single)
     for a, b in zip(together, single, strict=True):
         assert set(a.ledger) == set(b.ledger)
@@ -307,6 +320,8 @@ def test_one_bad_input_does_not_spoil_the_message_for_a_batch() -> None:
     data[0] = 0
     data[1] *= 1e30
     with pytest.raises(NonFiniteError, match=r"^infinity in the activation 'p', computed by "):
+        in_one_run(make_explainer(steep_net()), data)
+    with pytest.raises(NonFiniteError, match=r"^infinity in the activation 'p', computed by "):
         make_explainer(steep_net()).explain(data, batch_size=2)
 
 
@@ -365,8 +380,8 @@ def test_a_second_input_of_the_same_shape_compiles_nothing(monkeypatch: pytest.M
     subject.explain(DATA[:3])
     subject.explain(DATA[3], ["top2", 0])
     assert compiled == [{"input": (1, 3, 32, 32)}]
-    subject.explain(DATA[:2], batch_size=2)
-    subject.explain(DATA[2:5], batch_size=2)
+    in_one_run(subject, DATA[:2])
+    in_one_run(subject, DATA[2:5], batch=2)
     assert compiled == [{"input": (1, 3, 32, 32)}, {"input": (2, 3, 32, 32)}]
     subject.preactivations(DATA[:2])
     assert len(compiled) == 2

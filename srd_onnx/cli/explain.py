@@ -47,6 +47,9 @@ from srd_onnx.cli.photos import (
 )
 from srd_onnx.cli.preprocessing import parsed
 from srd_onnx.errors import SrdOnnxError
+from srd_onnx.threads import usable
+
+_MOST_AT_ONCE = 4  # each in memory of its own
 
 if TYPE_CHECKING:
     from srd_onnx.cli.record import Record
@@ -147,11 +150,11 @@ def _explain_all(
     from srd_onnx.inputs.stream import Failure
 
     names = unique_names(images, record.folder)
-    at = 0
+    at, at_once = 0, max(1, min(len(images), usable(), _MOST_AT_ONCE))
     try:
         with (
             progress("explaining", len(images)) as advance,
-            closing(explainer.explain_numbered(images, targets)) as found,
+            closing(explainer.explain_numbered(images, targets, batch_size=at_once)) as found,
         ):
             for index, one in found:
                 for _ in range(at, index):

@@ -1,14 +1,14 @@
 """Reading ahead: a thread decodes and preprocesses the next inputs while the model works on this one."""
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from srd_onnx.errors import InputError
+from srd_onnx.threads import at_rest
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -51,19 +51,9 @@ def read_ahead(
             name = Path(source).stem if isinstance(source, str | Path) else f"input{index}"
             return [Failure(name, error, index)]
 
-    with _at_rest() as thread:
+    with at_rest(1, "srd-onnx-reading") as thread:
         pending: deque[Future[list[tuple[int, T] | Failure] | None]] = deque()
         pending.extend(thread.submit(step) for _ in range(ahead))
         while (found := pending.popleft().result()) is not None:
             pending.append(thread.submit(step))
             yield from found
-
-
-@contextmanager
-def _at_rest() -> Iterator[ThreadPoolExecutor]:
-    """One thread; what it has not begun when this ends, it never does."""
-    thread = ThreadPoolExecutor(1, "srd-onnx-reading")
-    try:
-        yield thread
-    finally:
-        thread.shutdown(wait=True, cancel_futures=True)

@@ -27,6 +27,7 @@ from srd_onnx.errors import (
 )
 from srd_onnx.ort.cuda import CUDA, CUDA_OPTIONS, CudaState, cuda_state
 from srd_onnx.ort.errors import ORT_ERRORS, short_message, silenced
+from srd_onnx.threads import usable
 
 __all__ = [
     "CPU",
@@ -196,6 +197,8 @@ def versions() -> dict[str, str]:
 def _options(threads: int | None, *, optimise: bool, keep: Path | None = None) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _FATAL_ONLY
+    # It would reserve one block for a whole run, beside what the first run took piece by piece: more memory, no time.
+    options.enable_mem_pattern = False
     level = onnxruntime.GraphOptimizationLevel
     options.graph_optimization_level = level.ORT_ENABLE_ALL if optimise else level.ORT_DISABLE_ALL
     if keep is not None:
@@ -203,12 +206,10 @@ def _options(threads: int | None, *, optimise: bool, keep: Path | None = None) -
         prefix = "session.optimized_model_external_initializers_"
         options.add_session_config_entry(prefix + "file_name", _WEIGHTS)
         options.add_session_config_entry(prefix + "min_size_in_bytes", "1024")
-    if threads is None and hasattr(os, "sched_getaffinity"):
-        allowed = len(os.sched_getaffinity(0))
-        if allowed < (os.cpu_count() or 1):
-            # Left to itself ONNX Runtime pins a thread to every core of the machine, and in a container that
-            # may use only some of them it prints an error for each of the others.
-            threads = allowed
+    if threads is None and usable() < (os.cpu_count() or 1):
+        # Left to itself ONNX Runtime pins a thread to every core of the machine, and in a container that
+        # may use only some of them it prints an error for each of the others.
+        threads = usable()
     if threads is not None:
         options.intra_op_num_threads = threads
     return options
