@@ -22,8 +22,9 @@ from srd_onnx.inputs.sources import Item, require_channels
 from srd_onnx.methods import SRD, Method, method_named, peer_settings, require_its_own
 from srd_onnx.methods.run import Attributing
 from srd_onnx.ort.deployed import as_deployed, tops_of
-from srd_onnx.runs import SEVERAL, Ready, Run, Way, make_several
+from srd_onnx.runs import SEVERAL, Ready, Run, make_several
 from srd_onnx.sanity import warnings_of
+from srd_onnx.sharing.several import Way
 from srd_onnx.subject import Settings, Subject
 from srd_onnx.targets import At, Contrast, Wanted, resolve_classes, resolve_contrast
 from srd_onnx.tiles.tiled import make_tiled

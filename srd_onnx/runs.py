@@ -23,6 +23,7 @@ from srd_onnx.engine.compiling import (
 )
 from srd_onnx.engine.outline import Outline
 from srd_onnx.engine.plan import Plan
+from srd_onnx.engine.rival import Rival, has_rival
 from srd_onnx.engine.rule import RuleTable
 from srd_onnx.engine.seed import TOP_CLASS, elements
 from srd_onnx.errors import OptionError, SrdOnnxError
@@ -30,15 +31,14 @@ from srd_onnx.graph.expand import ExpansionTable
 from srd_onnx.sharing.ratios import LayerRatios, run_ratios
 from srd_onnx.sharing.several import (
     AT_ONCE,
-    Several,
     SeveralSession,
+    Way,
     carried,
     compile_several,
-    rivals,
     scores_of,
+    with_rivals,
 )
 
-Way = Callable[..., Several]
 SEVERAL = 4  # targets from which ratios are cheaper than passes
 
 
@@ -216,8 +216,11 @@ class Run:
 
     def _several(self, ready: Many, seeds: Sequence[Array], way: Way) -> list[Result]:
         layers, found = self._by_ratios(ready)
-        several = way(ready.sessions, layers, found, seeds)
-        compared = rivals(ready.sessions, found, several, seeds) if ready.rival else [None] * len(seeds)
+        compared: Sequence[Rival | None] = [None] * len(seeds)
+        if ready.rival and seeds[0].ndim == 1 and has_rival(ready.plan):
+            several, compared = with_rivals(way, ready.sessions, layers, found, seeds)
+        else:
+            several = way(ready.sessions, layers, found, seeds)
         results = []
         for t in range(len(seeds)):
             relevance = {name: maps[t] for name, maps in several.relevance.items()}

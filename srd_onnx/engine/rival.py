@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from srd_onnx.correlation import pearson
+from srd_onnx.correlation import pearson_rows
 from srd_onnx.engine.outline import Outline
 from srd_onnx.engine.plan import Plan
 from srd_onnx.engine.seed import elements
@@ -62,7 +62,7 @@ def likeness(outline: Outline, own: Mapping[str, Array], other: Mapping[str, Arr
         np.concatenate([by_item(outline, v, side[v.name]) for v in outline.boundary], axis=1)
         for side in (own, other)
     )
-    return np.array([pearson(one, beside) for one, beside in zip(a, b, strict=True)])
+    return pearson_rows(a, b)
 
 
 def strongest_other(scores: Array, chosen: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -13,11 +13,12 @@ import numpy as np
 import onnxruntime
 from onnx import ModelProto, TensorProto, helper
 
+from srd_onnx.correlation import pearson_rows
 from srd_onnx.engine.assemble import Part, part_of
 from srd_onnx.engine.backward import Head, build_head, map_of, relevance_shape
 from srd_onnx.engine.focus import BOOKED, finish_model
 from srd_onnx.engine.plan import Plan
-from srd_onnx.engine.rival import Rival, has_rival, likeness, strongest_other
+from srd_onnx.engine.rival import Rival, strongest_other
 from srd_onnx.engine.seed import DIRECTION, TARGET
 from srd_onnx.graph.ir import Array
 from srd_onnx.graph.roles import Role
@@ -86,6 +87,9 @@ class Several:
     ledger: Array
     booked: tuple[str, ...]
     entered: Mapping[str, Array]
+
+
+Way = Callable[[SeveralSession, Sequence[LayerRatios], Mapping[str, Array], Sequence[Array]], Several]
 
 
 @dataclass(frozen=True, eq=False)
@@ -266,14 +270,18 @@ def _head_of(ready: HeadSession, found: Mapping[str, Array], seeds: Sequence[Arr
     return _HeadResult(start, joined(_SEED), heads[0][_SCORES], ledger)
 
 
-def _per_item(amount: Array, plan: Plan, tensor: str) -> Array:
-    """[J, T] over the positions of a tensor to its sums per batch item, [T, N]; the batch may be any of its axes."""
+def _by_item(amount: Array, plan: Plan, tensor: str) -> Array:
+    """[J, T] over the positions of a tensor as [T, N, positions of an item]; the batch may be any of its axes."""
     roles, count = plan.roles[tensor].roles, amount.shape[1]
     grid = amount.reshape(*position_shape(plan, plan.graph.values[tensor]), count)
     if Role.BATCH in roles:
         grid = np.moveaxis(grid, roles.index(Role.BATCH), 0)
-    summed: Array = grid.reshape(plan.batch, -1, count).sum(axis=1, dtype=np.float64)
-    return summed.T
+    return np.moveaxis(grid.reshape(plan.batch, -1, count), -1, 0)
+
+
+def _per_item(amount: Array, plan: Plan, tensor: str) -> Array:
+    """The sums per batch item of what `_by_item` gives, [T, N]."""
+    return np.asarray(_by_item(amount, plan, tensor).sum(axis=-1, dtype=np.float64))
 
 
 def _assembled(
@@ -291,23 +299,29 @@ def _assembled(
     return Several(relevance, totals, head.seed, head.scores, ledger, booked, head.start)
 
 
-def rivals(
-    ready: SeveralSession, found: Mapping[str, Array], several: Several, seeds: Sequence[Array]
-) -> list[Rival | None]:
-    """The strongest other class of T targets, each int64 [N]: of all but the best one it is the best one."""
-    plan = ready.plan
-    if seeds[0].ndim > 1 or not has_rival(plan):
-        return [None] * len(seeds)
-    best = np.asarray(several.scores.argmax(axis=1), np.int64)
-    pair = [best, strongest_other(several.scores, best)]
-    start = _head_of(ready.heads[0], found, pair).start
-    names = plan.boundary
-    own = [{n: several.entered[n][:, t] for n in names} for t in range(len(seeds))]
-    likes = [[likeness(plan.outline, one, {n: start[n][:, c] for n in names}) for c in (0, 1)] for one in own]
-    return [
-        Rival(np.where(seed == best, pair[1], best), np.where(seed == best, second, first))
-        for seed, (first, second) in zip(seeds, likes, strict=True)
+def with_rivals(
+    way: Way,
+    ready: SeveralSession,
+    layers: Sequence[LayerRatios],
+    found: Mapping[str, Array],
+    seeds: Sequence[Array],
+) -> tuple[Several, list[Rival]]:
+    """What a way gives for T targets, each int64 [N], and the strongest other class of each.
+
+    Of all but the best class that is the best one, so that two targets more are enough.
+    """
+    scores = scores_of(ready, found)
+    best = np.asarray(scores.argmax(axis=1), np.int64)
+    pair = [best, strongest_other(scores, best)]
+    several = way(ready, layers, found, [*seeds, *pair])
+    entered = [_by_item(amount, ready.plan, name) for name, amount in several.entered.items()]
+    joined = np.concatenate(entered, axis=-1).astype(np.float64)
+    first, second = (pearson_rows(joined[: len(seeds)], beside) for beside in joined[len(seeds) :])
+    compared = [
+        Rival(np.where(seed == best, pair[1], best), np.where(seed == best, second[t], first[t]))
+        for t, seed in enumerate(seeds)
     ]
+    return several, compared
 
 
 def scores_of(ready: SeveralSession, found: Mapping[str, Array]) -> Array:
