@@ -6,6 +6,7 @@ are in memory at once. Runs of one input each, on as many sets of threads as the
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from srd_onnx.explaining import Explaining
 from srd_onnx.explanation import Explanation
@@ -14,9 +15,12 @@ from srd_onnx.ort.runtime import CPU
 from srd_onnx.targets import Wanted
 from srd_onnx.threads import at_rest, usable
 
+E = TypeVar("E", bound=Explaining)
+E_co = TypeVar("E_co", bound=Explaining, covariant=True)
+
 
 @dataclass(frozen=True, eq=False)
-class Lanes:
+class Lanes(Generic[E_co]):
     """How several inputs are explained at once.
 
     Attributes:
@@ -26,7 +30,7 @@ class Lanes:
         chunk: inputs at a time that are read, explained and then given, before the next.
     """
 
-    explaining: Explaining
+    explaining: E_co
     size: int
     count: int
     chunk: int
@@ -51,7 +55,7 @@ class Lanes:
             yield from (rows for found in pool.map(explain, runs) for rows in found)
 
 
-def lanes_of(explaining: Explaining, batch_size: int) -> Lanes:
+def lanes_of(explaining: E, batch_size: int) -> Lanes[E]:
     """How so many inputs are explained at once.
 
     Runs share the threads evenly. Explaining part by part, in bounded memory, takes one after the other; methods other

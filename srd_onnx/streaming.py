@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from srd_onnx.errors import InputError
+from srd_onnx.explaining import Explaining
 from srd_onnx.explanation import Explanation
 from srd_onnx.inputs.sources import Item, Source, read_items
 from srd_onnx.inputs.stream import Failure, read_ahead
@@ -19,7 +20,7 @@ Numbered = tuple[int, Item]
 
 
 def stream(
-    lanes: Lanes, inputs: Source | Iterable[Source], wanted: Wanted, ahead: int
+    lanes: Lanes[Explaining], inputs: Source | Iterable[Source], wanted: Wanted, ahead: int
 ) -> Generator[tuple[int, Explanation | Failure], None, None]:
     """Explanations and failures, each with the number of its source; see `Explainer.explain_many`."""
     explaining = lanes.explaining
@@ -37,7 +38,7 @@ def stream(
 
 
 def _explained(
-    lanes: Lanes, chunk: Sequence[Numbered], wanted: Wanted
+    lanes: Lanes[Explaining], chunk: Sequence[Numbered], wanted: Wanted
 ) -> Iterator[tuple[int, Explanation | Failure]]:
     """Items of the same shapes, one by one where something is wrong with one of them."""
     if not chunk:

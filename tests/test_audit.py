@@ -7,6 +7,7 @@ import re
 import resource
 import shutil
 import subprocess
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -86,11 +87,25 @@ def test_a_rerun_computes_nothing_again(tmp_path: Path, monkeypatch: pytest.Monk
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("it was done before")
 
-    monkeypatch.setattr("srd_onnx.audit.work._Worker.explain", refuse)
+    monkeypatch.setattr("srd_onnx.audit.work._Worker.begin", refuse)
+    monkeypatch.setattr("srd_onnx.audit.work._Worker.keep", refuse)
     monkeypatch.setattr("srd_onnx.audit.work._Worker._number", refuse)
     assert audited(tmp_path).answer == first.answer
     assert {table: rows(tmp_path / "out", table) for table in before} == before
     assert (tmp_path / "out" / HTML).read_bytes() == html
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_images_side_by_side_give_what_one_after_the_other_gives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    audited(tmp_path / "one")
+    monkeypatch.setattr("srd_onnx.lanes.usable", lambda: threads)
+    count = threading.active_count()
+    audited(tmp_path / "more")
+    assert threading.active_count() == count
+    for table in ("explanations", "numbers"):
+        assert rows(tmp_path / "more" / "out", table) == rows(tmp_path / "one" / "out", table)
 
 
 def test_a_map_that_was_lost_is_computed_again(tmp_path: Path) -> None:

@@ -2,7 +2,10 @@
 
 import math
 import time
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Container, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,9 +27,13 @@ from srd_onnx.explanation import Explanation
 from srd_onnx.graph.ir import Array
 from srd_onnx.inputs.preprocess import Preprocess, read_image
 from srd_onnx.inputs.sources import ARRAY_FILES, Item, read_items
+from srd_onnx.lanes import Lanes, lanes_of
 from srd_onnx.metrics.metric import Explained, Metric, Probe
 from srd_onnx.metrics.probe import probe_of
 from srd_onnx.ort.forward import kept_forward
+from srd_onnx.threads import at_rest
+
+_MOST_AT_ONCE = 4  # each in memory of its own
 
 
 def work(
@@ -55,15 +62,38 @@ def work(
     for worker in workers:
         worker.worked = any(name == worker.name and error is None for (_, name), error in done.items())
     counted = _counted(state)
-    for file, row in zip(audit.files, audit.rows, strict=True):
-        image = _Image(audit, file, row)
-        for worker in workers:
-            if (row.id, worker.name) not in done:
-                worker.explain(image)
-            elif counted.get((row.id, worker.name), 0) >= worker.wanted(row) or done[row.id, worker.name]:
-                continue
-            worker.measure(image)
-        advance(row)
+    images = (_Image(audit, file, row) for file, row in zip(audit.files, audit.rows, strict=True))
+    with closing(_begun(images, workers, done)) as begun:
+        for image, coming in begun:
+            row = image.row
+            for worker in workers:
+                if (row.id, worker.name) not in done:
+                    worker.keep(image, coming[worker.name])
+                elif counted.get((row.id, worker.name), 0) >= worker.wanted(row) or done[row.id, worker.name]:
+                    continue
+                worker.measure(image)
+            advance(row)
+
+
+Coming = Callable[[], list[Explanation]]
+
+
+def _begun(
+    images: Iterable["_Image"], workers: Sequence["_Worker"], done: Container[tuple[int, str]]
+) -> Generator[tuple["_Image", dict[str, Coming]], None, None]:
+    """Each image in order, and by worker what explains it; of the next images that begins meanwhile.
+
+    On the CPU several run side by side, each on threads of its own, as `srd_onnx.lanes` says.
+    """
+    ahead = max(one.lanes.count for one in workers) - 1
+    waiting: deque[tuple[_Image, dict[str, Coming]]] = deque()
+    with at_rest(ahead + 1, "srd-onnx-explaining") as pool:
+        for image in images:
+            left = [one for one in workers if (image.row.id, one.name) not in done]
+            waiting.append((image, {one.name: one.begin(image, pool) for one in left}))
+            if len(waiting) > ahead:
+                yield waiting.popleft()
+        yield from waiting
 
 
 def read_item(explainer: Explainer, file: ImageFile) -> Item:
@@ -152,15 +182,29 @@ class _Worker:
             self._explainer = self.contender.explainer(self.audit.base)
         return self._explainer
 
+    @property
+    def lanes(self) -> Lanes[Explainer]:
+        """How images are explained at once."""
+        return lanes_of(self.explainer, _MOST_AT_ONCE)
+
+    def begin(self, image: _Image, pool: Executor) -> Coming:
+        """What gives the explanations of all targets of an image; it raises as `Explainer.explain` does."""
+        lanes = self.lanes
+
+        def explain() -> list[Explanation]:
+            return lanes.explaining.explain(source_of(lanes.explaining, image.item), self.audit.targets)
+
+        return pool.submit(explain).result if lanes.count > 1 else explain
+
     def wanted(self, row: ImageRow) -> int:
         """How many numbers an image has at most."""
         return len(self.audit.metrics) * self.audit.slots + len(self.audit.sanity) * row.sanity
 
-    def explain(self, image: _Image) -> None:
+    def keep(self, image: _Image, coming: Coming) -> None:
         """All targets of an image, kept at once."""
         began, rows, top5, problem = time.perf_counter(), [], [], None
         try:
-            found = self.explainer.explain(source_of(self.explainer, image.item), self.audit.targets)
+            found = coming()
             unique = list({one.target: one for one in found}.values())
             rows = [self._kept(image, place, one) for place, one in enumerate(unique)]
             top5 = [(one["index"], one["label"], one["logit"]) for one in found[0].meta["top5"]]
