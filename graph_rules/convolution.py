@@ -2,7 +2,7 @@
 
 from graph_rules.phases import in_phases, strided_collapsed, strided_vjp
 from graph_rules.registry import cotangent, rule, second, to_first
-from graph_rules.taps import conv_taps
+from graph_rules.taps import conv_taps, folded, narrow_products
 from graph_rules.windows import (
     Window,
     loses_padding,
@@ -69,6 +69,8 @@ def _taps(emit: Emitter, node: Node) -> Taps:
 
 def _collapsed(emit: Emitter, node: Node, v: str, scale: str) -> str | None:
     window = _window(node)
+    if (products := narrow_products(emit, node, window, _weights(node), v)) is not None:
+        return folded(emit, products, scale, window, node.output().dtype)
     if not in_phases(emit, node, window):
         return None
     wide = emit.scaled(v, node.output(), scale)

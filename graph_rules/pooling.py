@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from graph_rules.registry import cotangent, never, rule, to_first
-from graph_rules.taps import average_taps, winner_taps, wins
+from graph_rules.taps import average_taps, folded, winner_taps, wins
 from graph_rules.windows import (
     Window,
     loses_padding,
@@ -80,9 +80,7 @@ def _collapsed_winners(emit: Emitter, node: Node, _m: str, scale: str) -> str | 
     won = wins(emit, node, window)
     if won is None:
         return None
-    taps = math.prod(window.kernel)
-    places = np.eye(taps, dtype=node.output().dtype).reshape(taps, 1, *window.kernel)
-    return transposed(emit, emit("Mul", won, scale), places, 1, window)
+    return folded(emit, won, scale, window, node.output().dtype)
 
 
 @rule(

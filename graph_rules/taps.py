@@ -5,12 +5,13 @@ take one for each set of windows that do not overlap.
 """
 
 import math
+from typing import Any
 
 import numpy as np
 
 from graph_rules.blocks import above, each_channel
-from graph_rules.windows import Window
-from srd_onnx.engine.emit import Emitter
+from graph_rules.windows import Window, transposed
+from srd_onnx.engine.emit import BLOCK, Emitter
 from srd_onnx.engine.rule import Taps
 from srd_onnx.graph.ir import Array, Node, Value
 
@@ -59,6 +60,44 @@ def _conv_products(emit: Emitter, node: Node, window: Window, weights: Array, ou
             there = _pointwise(emit, under, by_tap[:, :, k], 1, v.rank)
             products.append(emit.over_channels(emit("Mul", there, out), v))
     return products
+
+
+def narrow_products(emit: Emitter, node: Node, window: Window, weights: Array, out: str) -> str | None:
+    """``<x_k, W_k^T v>`` of a convolution of few channels, such as a picture's, of all taps k at once: [N, K, *result].
+
+    None where it is none. One convolution takes the ``W_k^T v``, one what lies under the taps, and one sums products.
+    None of it depends on the relevance that arrives, so that it is there for every pass.
+    """
+    x, v = node.input(0), node.output()
+    count, narrow = weights.shape[:2]
+    taps = math.prod(window.kernel)
+    few = _NARROW * narrow <= count and narrow == x.shape[1] and 1 < taps <= _MOST_TAPS
+    if not few or not emit.blocked(v) or emit.blocked(x):
+        return None
+    spare = -narrow * taps % BLOCK
+    backs = np.pad(weights.reshape(count, -1).T, ((0, spare), (0, 0)))
+    places = np.pad(np.eye(narrow * taps, dtype=v.dtype), ((0, spare), (0, 0)))
+    sums = np.pad(np.tile(np.eye(taps, dtype=v.dtype), narrow), ((0, 0), (0, spare)))
+    under = emit(
+        "Conv",
+        x.name,
+        emit.const(places.reshape(-1, narrow, *window.kernel)),
+        strides=list(window.strides),
+        dilations=list(window.dilations),
+        pads=[*window.begins, *window.overhang],
+    )
+    product = emit("Mul", under, _pointwise(emit, out, backs, 1, v.rank))
+    return _pointwise(emit, product, sums, 1, v.rank)
+
+
+def folded(emit: Emitter, taps: str, scale: str, window: Window, dtype: np.dtype[Any]) -> str:
+    """What each position gives by its taps, times its factor, at the positions that lie under these.
+
+    Shapes: taps [N, K, *result], scale [N, 1, *result]; gives [N, 1, *source].
+    """
+    count = math.prod(window.kernel)
+    places = np.eye(count, dtype=dtype).reshape(count, 1, *window.kernel)
+    return transposed(emit, emit("Mul", taps, scale), places, 1, window)
 
 
 def _backs(emit: Emitter, v: str, by_tap: Array, group: int, rank: int) -> list[str]:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from graph_rules import EXPANSIONS, RULES
+from graph_rules.taps import narrow_products
 from srd_onnx.engine.compiling import compile_model, explanation_session, run_explanation
 from srd_onnx.engine.emit import Emitter
 from srd_onnx.engine.options import PRESETS, Bias
@@ -19,7 +20,8 @@ from tests import checks
 from tests.cases import CASES, Case
 from tests.harness import bench, emitted_position
 
-# Cases are small, and in double precision: there channels are in blocks if they could be in a larger tensor.
+# Cases are small, and in double precision: there channels are in blocks if they could be in a larger tensor. Pictures
+# never are, which have one channel here.
 IN_BLOCKS = [
     case
     for case in CASES
@@ -33,7 +35,8 @@ CASES_OF = {op: [c for c in IN_BLOCKS if c.op == op] for op in ("Add", "Sum", "C
 @pytest.fixture
 def blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     def blocked(emit: Emitter, value: Value) -> bool:
-        return not emit.plain and value.rank == 4 and value.is_float and emit.axes(value).channels == (1,)
+        fits = value.rank == 4 and value.is_float and emit.axes(value).channels == (1,)
+        return not emit.plain and fits and value.shape[1] > 1
 
     monkeypatch.setattr(Emitter, "blocked", blocked)
 
@@ -94,6 +97,16 @@ def test_the_definition_notices_a_wrong_one(op: str, hook: str, spoil: Any) -> N
     rules = RULES | {key: replace(RULES[key], **{hook: spoil(getattr(RULES[key], hook))})}
     with pytest.raises(AssertionError, match="Not equal to tolerance"):
         check_all(CASES_OF[op], rules)
+
+
+@pytest.mark.usefixtures("blocks")
+@pytest.mark.parametrize("case", [one for one in CASES_OF["Conv"] if "narrow" in str(one)], ids=str)
+def test_the_definition_notices_wrong_taps_of_few_channels(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("graph_rules.convolution.narrow_products", off(narrow_products))
+    with pytest.raises(AssertionError, match="Not equal to tolerance"):
+        check_all([case], RULES)
 
 
 def check_all(cases: list[Case], rules: RuleTable) -> None:
