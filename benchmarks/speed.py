@@ -8,8 +8,10 @@ their ratio means anything elsewhere. Peak memory is that of a fresh process tha
 
 import argparse
 import functools
+import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,6 +24,7 @@ from numpy.typing import NDArray
 from benchmarks.machine import header
 from benchmarks.nets import resnet50, vgg16, vit_s16
 from srd_onnx import Explainer, zoo
+from srd_onnx.cache import place
 from srd_onnx.engine.options import PRESETS
 from srd_onnx.ort.runtime import CPU, make_session
 
@@ -92,33 +95,36 @@ def _apart(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
     return float(np.abs(a - b).max() / np.abs(b).max())
 
 
-def peak(name: str, what: str, batch: int, threads: int) -> float:
-    """Peak resident MB of a fresh process that runs `what` once."""
+def peak(path: Path, what: str, batch: int, threads: int) -> float:
+    """Peak resident MB of a fresh process that opens a model file, compiles what it needs, and runs `what` once.
+
+    What is compiled is kept on the disk, as ever, in a folder that is empty.
+    """
     command = [
         sys.executable,
         "-m",
         "benchmarks.speed",
         "--peak",
         what,
-        "--models",
-        name,
+        "--file",
+        str(path),
         "--batch",
         str(batch),
         "--threads",
         str(threads),
     ]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    kept = os.environ | {place.VARIABLE: str(path.with_name(what))}
+    return float(subprocess.run(command, check=True, capture_output=True, text=True, env=kept).stdout)
 
 
-def _peak_here(name: str, what: str, batch: int, threads: int, seed: int) -> float:
-    """The process needs everything imported and the model written in either case; only the run differs."""
-    data = model_bytes(name)
-    x = _inputs(name, batch, seed)
+def _peak_here(path: Path, what: str, batch: int, threads: int, seed: int) -> float:
+    """The process has everything imported in either case; only the run differs."""
+    x = _inputs(path.stem, batch, seed)
     if what == PLAIN:
-        session = make_session(data, [CPU], threads)
+        session = make_session(path, [CPU], threads)
         session.run(None, {session.get_inputs()[0].name: x})
     else:
-        Explainer(data, preset=what, threads=threads, providers="cpu").explain(x, batch_size=batch)
+        Explainer(path, preset=what, threads=threads, providers="cpu").explain(x, batch_size=batch)
     # Not ru_maxrss: that is inherited from the process that started this one.
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
@@ -133,9 +139,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--peak", choices=(PLAIN, *PRESETS), help=argparse.SUPPRESS)
+    parser.add_argument("--file", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.peak:
-        print(_peak_here(args.models[0], args.peak, args.batch, args.threads, args.seed))
+        print(_peak_here(args.file, args.peak, args.batch, args.threads, args.seed))
         return
     print(header(args.seed, args.threads), f"rounds: {args.rounds}, batch {args.batch}", sep="\n")
     print()
@@ -148,7 +155,10 @@ def main() -> None:
     print("|---|---|---|" + "---|" * len(heads))
     for name in args.models:
         found = measure(name, args.batch, args.rounds, args.threads, args.seed)
-        memory = {what: peak(name, what, args.batch, args.threads) for what in (PLAIN, *PRESETS)}
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / f"{name}.onnx"
+            path.write_bytes(model_bytes(name))
+            memory = {what: peak(path, what, args.batch, args.threads) for what in (PLAIN, *PRESETS)}
         cells = [f"{found.seconds[PLAIN] * 1e3:.1f}", f"{memory[PLAIN]:.0f}"]
         for preset in PRESETS:
             cells += [

@@ -17,7 +17,7 @@ from srd_onnx import Explainer, Explanation
 from srd_onnx.cache import place
 from srd_onnx.cache.keys import all_ours, key_of
 from srd_onnx.cache.store import Store
-from srd_onnx.engine.compiling import explanation_session
+from srd_onnx.engine.compiling import runnable
 from srd_onnx.errors import NonFiniteError
 from srd_onnx.graph.ir import OpKey
 from tests.cli_tools import document, run, saved
@@ -40,9 +40,9 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def counting(*given: Any, **named: Any) -> Any:
         calls.append("compiled")
-        return explanation_session(*given, **named)
+        return runnable(*given, **named)
 
-    monkeypatch.setattr("srd_onnx.cache.sessions.explanation_session", counting)
+    monkeypatch.setattr("srd_onnx.cache.sessions.runnable", counting)
     return calls
 
 
@@ -90,7 +90,7 @@ def test_whatever_changes_the_model_changes_the_key(
     explained(preset="paper")
     explained(seed="logit")
     explained(compare=False)
-    Explainer(small_cnn(), providers="cpu", threads=1).explain(X, [3], batch_size=1)
+    explained(small_cnn(batch=2))
     assert len(compiled) == 6
     explainer = Explainer(small_cnn(), providers="cpu")
     case = explainer.case(explainer.shown_shapes())
@@ -265,7 +265,7 @@ def test_the_command_lists_and_clears(folder: Path, tmp_path: Path) -> None:
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.suffix in (".onnx", ".bin"))
     listed = run("cache")
     said = " ".join(listed.stdout.split())
-    assert "net.onnx paper input 2x3x32x32" in said
+    assert "net.onnx paper input 1x3x32x32" in said
     assert f"1 compiled model, {size / 1e6:.1f} MB, kept; in {folder}" in said
     found = document(run("cache", "list", "--json"))
     assert (found["bytes"], found["folder"], found["cleared"]) == (size, str(folder), False)
@@ -296,4 +296,4 @@ def test_a_manifest_is_plain_json(folder: Path) -> None:
     (entry,) = folder.iterdir()
     body = json.loads(json.loads((entry / "entry.json").read_text())["body"])
     assert set(body["files"]) == {"model.onnx", "weights.bin"}
-    assert body["facts"]["reading"]["batch"] == 2
+    assert body["facts"]["reading"]["batch"] == 1

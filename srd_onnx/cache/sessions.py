@@ -1,5 +1,6 @@
 """A compiled model from the disk, or onto it."""
 
+import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 from onnx import helper
 
 from srd_onnx.cache.store import Entry, Store
-from srd_onnx.engine.compiling import Compiled, Reading, explanation_session
+from srd_onnx.engine.compiling import Array, Compiled, Reading, runnable
 from srd_onnx.engine.outline import Outline
 from srd_onnx.errors import SrdOnnxError
 from srd_onnx.graph.ir import Value
@@ -43,13 +44,13 @@ def kept_single(
     """
     began = time.perf_counter()
     if store is None or list(providers) != [CPU]:
-        made = compiled()
-        session = explanation_session(made, providers, threads)
-        return Single(made.reading, session, time.perf_counter() - began, lambda: made)
+        reading, (model, weights), _ = _ready(compiled())
+        session = make_session(model, providers, threads, weights=weights)
+        return Single(reading, session, time.perf_counter() - began, compiled)
     name = key()
     entry = store.find(name)
     found = _opened(store, entry, providers, threads, compiled, began) if entry is not None else None
-    return found or _made(store, name, about, compiled(), providers, threads, began)
+    return found or _made(store, name, about, compiled, providers, threads, began)
 
 
 def _opened(
@@ -72,23 +73,30 @@ def _made(
     store: Store,
     key: str,
     about: Mapping[str, Any],
-    made: Compiled,
+    compiled: Callable[[], Compiled],
     providers: Sequence[str],
     threads: int | None,
     began: float,
 ) -> Single:
-    pending = store.pending(made.forward.ByteSize())
+    reading, (model, weights), size = _ready(compiled())
+    open_it = functools.partial(make_session, model, providers, threads, weights=weights)
+    pending = store.pending(size)
     if pending is None:
-        session = explanation_session(made, providers, threads)
+        session = open_it()
     else:
         try:
-            session = explanation_session(made, providers, threads, keep=pending / _MODEL)
+            session = open_it(keep=pending / _MODEL)
         except SrdOnnxError:  # the model is at fault, or the disk
             store.drop(pending)
-            session = explanation_session(made, providers, threads)
+            session = open_it()
         else:
-            store.keep(key, pending, {"reading": plain(made.reading), "about": dict(about)})
-    return Single(made.reading, session, time.perf_counter() - began, lambda: made)
+            store.keep(key, pending, {"reading": plain(reading), "about": dict(about)})
+    return Single(reading, session, time.perf_counter() - began, compiled)
+
+
+def _ready(made: Compiled) -> tuple[Reading, tuple[bytes, dict[str, Array]], int]:
+    """All that is needed of a compiled model, and its size: the rest, and with it copies of all weights, may go."""
+    return made.reading, runnable(made), made.forward.ByteSize()
 
 
 def plain(reading: Reading) -> dict[str, Any]:

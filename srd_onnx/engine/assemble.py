@@ -46,7 +46,10 @@ def with_outputs(forward: ModelProto, emit: Emitter, names: Sequence[str]) -> Mo
 
 
 def combined(
-    forward: ModelProto, backward: Backward | Cotangents, outputs: Mapping[str, tuple[str, Value]]
+    forward: ModelProto,
+    backward: Backward | Cotangents,
+    outputs: Mapping[str, tuple[str, Value]],
+    initializers: Iterable[TensorProto] | None = None,
 ) -> ModelProto:
     """Forward and backward in one model.
 
@@ -54,6 +57,7 @@ def combined(
         forward: the simplified model.
         backward: the emitted pass.
         outputs: new outputs: name to (emitted tensor, a value with its shape and dtype).
+        initializers: in place of those of the pass, such as these without their data.
 
     Raises:
         UnsupportedCaseError: if a tensor of the model has one of the new names.
@@ -66,7 +70,7 @@ def combined(
     graph = model.graph
     emit = backward.emit
     graph.node.extend(emit.nodes)
-    graph.initializer.extend(emit.initializers)
+    graph.initializer.extend(emit.initializers if initializers is None else initializers)
     if seed_input == TARGET:
         batch = backward.seeded.shape[0]
         graph.input.append(helper.make_tensor_value_info(TARGET, TensorProto.INT64, [batch]))

@@ -3,7 +3,6 @@
 import fnmatch
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,7 +26,7 @@ from srd_onnx.graph.ir import Graph, Value
 from srd_onnx.graph.roles import Axes, Role
 from srd_onnx.graph.simplify import simplify
 from srd_onnx.ort.runtime import make_session, run
-from srd_onnx.ort.weights import light
+from srd_onnx.ort.weights import light, light_tensors
 
 Array = NDArray[Any]
 RELEVANCE = "relevance"
@@ -207,17 +206,28 @@ def standalone(compiled: Compiled) -> ModelProto:
     return pruned(combined(compiled.forward, compiled.backward, outputs))
 
 
-def explanation_session(
-    compiled: Compiled, providers: Sequence[str], threads: int | None, *, keep: Path | None = None
-) -> onnxruntime.InferenceSession:
-    """A session of the compiled model; `keep`: a file for the model as ONNX Runtime optimised it."""
+def runnable(compiled: Compiled) -> tuple[bytes, dict[str, Array]]:
+    """A compiled model as `make_session` takes it: serialised without its weights, and these.
+
+    Nothing of `compiled` is needed any more to open it, so that its copies of the weights may go before.
+    """
     nodes = compiled.plan.graph.nodes
     known = {v.name: v.constant for n in nodes for v in n.inputs if v is not None and v.constant is not None}
     forward, weights = light(compiled.forward, known)
-    model, emitted = light(pruned(combined(forward, compiled.backward, compiled.outputs)))
+    backward = compiled.backward
+    emitted, more = light_tensors(backward.emit.initializers)
+    model = pruned(combined(forward, backward, compiled.outputs, emitted))
     used = {tensor.name for tensor in model.graph.initializer}
-    weights = {name: array for name, array in (weights | emitted).items() if name in used}
-    return make_session(model.SerializeToString(), providers, threads, keep=keep, weights=weights)
+    weights = {name: array for name, array in (weights | more).items() if name in used}
+    return model.SerializeToString(), weights
+
+
+def explanation_session(
+    compiled: Compiled, providers: Sequence[str], threads: int | None
+) -> onnxruntime.InferenceSession:
+    """A session of the compiled model."""
+    model, weights = runnable(compiled)
+    return make_session(model, providers, threads, weights=weights)
 
 
 def run_explanation(

@@ -1,6 +1,7 @@
 """`Emitter` makes the backward nodes: every one carries its origin, and equal ones are made once."""
 
 import copy
+import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -57,7 +58,7 @@ class Emitter:
         self.masked = graph.masked if masked is None else masked
         self.nodes: list[NodeProto] = []
         self.initializers: list[TensorProto] = []
-        self._arrays: dict[str, Array] = {}
+        self._vectors: dict[str, Array] = {}
         self._repeated: dict[str, tuple[str, tuple[int, ...]]] = {}
         self.forward = {v.name: v for node in graph.nodes for v in node.inputs if v} | graph.values
         self.readers: dict[str, list[Node]] = {}
@@ -111,11 +112,12 @@ class Emitter:
         """An initializer with this data; equal ones are stored once."""
         array = np.ascontiguousarray(np.asarray(data, dtype))
         array = array.reshape(np.shape(data))  # ascontiguousarray turns a scalar into a vector
-        key = ("const", array.dtype.str, array.shape, array.tobytes())
+        key = ("const", array.dtype.str, array.shape, hashlib.sha256(array.tobytes()).digest())
         if key not in self._made:
             name = self.fresh("const")
             self.initializers.append(numpy_helper.from_array(array, name))
-            self._arrays[name] = array
+            if array.size == max(array.shape, default=1):
+                self._vectors[name] = array
             self._made[key] = (name,)
         return self._made[key][0]
 
@@ -218,7 +220,7 @@ class Emitter:
 
     def along(self, tensor: str, value: Value, vector: str) -> str:
         """The inner product, over the channels of `value`, of a tensor shaped like it with another that fits it."""
-        array = self._arrays.get(vector)
+        array = self._vectors.get(vector)
         if array is not None and self.blocked(value) and array.shape == (1, value.shape[1], 1, 1):
             return self("Conv", tensor, vector)
         return self.over_channels(self("Mul", tensor, vector), value)

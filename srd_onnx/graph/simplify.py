@@ -71,6 +71,17 @@ def simplify(
         InvalidModelError: if ONNX Runtime cannot load it.
         UnsupportedCaseError: for a use of a fused operator that its expansion does not cover.
     """
+    # Copies of the weights that were needed on the way are gone before the DAG takes its own.
+    simplified, origins = _simplified(model, shapes, expansions, rules)
+    return simplified, walk(simplified, origins)
+
+
+def _simplified(
+    model: ModelProto,
+    shapes: Mapping[str, Sequence[int]],
+    expansions: ExpansionTable | None,
+    rules: Container[OpKey] | None,
+) -> tuple[ModelProto, dict[str, tuple[str, ...]]]:
     fixed = _with_shapes(model, shapes)
     if rules is not None:
         fixed = write_out(fixed, without_rule(rules, max(WORKING_OPSET, default_opset(model))))
@@ -89,7 +100,7 @@ def simplify(
         origins |= {name: origins[parent] for name, parent in parents.items()}
     _put_weights(inferred, weights)
     _undisguise(inferred, groups)
-    return inferred, walk(inferred, origins)
+    return inferred, origins
 
 
 def _take_weights(model: ModelProto) -> list[TensorProto]:
@@ -263,6 +274,7 @@ def optimised(model: ModelProto) -> ModelProto:
             raise InvalidModelError(
                 f"ONNX Runtime cannot load the model: {message}{_remedy(message)}"
             ) from error
+        del weights, options  # before they are there once more
         return onnx.load(path)
 
 

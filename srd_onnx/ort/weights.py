@@ -1,6 +1,6 @@
 """Weights handed to ONNX Runtime as arrays beside the model: a serialised model with them inside is two copies more."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from google.protobuf.message import Message  # type: ignore[import-untyped]
@@ -19,19 +19,30 @@ def light(model: ModelProto, known: Mapping[str, Array] | None = None) -> tuple[
         model: with its weights inside; it is not changed.
         known: weights of it that are at hand as arrays, which saves a copy of each.
     """
-    copy, arrays = ModelProto(), dict[str, Array]()
+    copy = ModelProto()
     _copy_fields(model, copy, "graph")
     _copy_fields(model.graph, copy.graph, "initializer")
-    for tensor in model.graph.initializer:
+    tensors, arrays = light_tensors(model.graph.initializer, known)
+    copy.graph.initializer.extend(tensors)
+    return copy, arrays
+
+
+def light_tensors(
+    tensors: Iterable[TensorProto], known: Mapping[str, Array] | None = None
+) -> tuple[list[TensorProto], dict[str, Array]]:
+    """As `light`, of weights alone."""
+    found, arrays = [], dict[str, Array]()
+    for tensor in tensors:
         array = _array(tensor, known or {})
         if array is None:
-            copy.graph.initializer.append(tensor)
+            found.append(tensor)
             continue
         arrays[tensor.name] = array
-        empty = copy.graph.initializer.add(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+        empty = TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
         empty.data_location = TensorProto.EXTERNAL
         empty.external_data.add(key="location", value="memory")
-    return copy, arrays
+        found.append(empty)
+    return found, arrays
 
 
 def _copy_fields(source: Message, target: Message, besides: str) -> None:
