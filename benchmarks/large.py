@@ -18,7 +18,7 @@ import numpy as np
 from benchmarks.growth import open_sides
 from benchmarks.machine import header
 from srd_onnx import Explainer, zoo
-from srd_onnx.tiles.tiled import Tiled
+from srd_onnx.bounded.tiles import Tiled
 
 
 def peak() -> float:

@@ -27,7 +27,7 @@ from srd_onnx.sanity import warnings_of
 from srd_onnx.sharing.several import Way
 from srd_onnx.subject import Settings, Subject
 from srd_onnx.targets import At, Contrast, Wanted, resolve_classes, resolve_contrast
-from srd_onnx.tiles.tiled import make_tiled
+from srd_onnx.bounded.tiles import make_tiled
 
 
 class Explaining(Subject):

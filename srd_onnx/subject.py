@@ -71,7 +71,7 @@ class Subject:
         compare: also compute what enters at the boundary for the strongest other class, to warn where the map barely
             changes with the class (SRD only). It costs 2 % at the "encoder", 15 to 25 % at a boundary halfway down.
         max_memory: bytes that an explanation may take, about: a picture that takes more is explained part by part, see
-            `srd_onnx.tiles` (SRD without focus only).
+            `srd_onnx.bounded` (SRD without focus only).
 
     Raises:
         ModelError: the model cannot be used.

@@ -12,9 +12,9 @@ from onnx import helper
 from srd_onnx import Explainer, Explanation
 from srd_onnx.errors import OptionError, UnsupportedCaseError
 from srd_onnx.targets import At, Contrast
-from srd_onnx.tiles import tiled
-from srd_onnx.tiles.geometry import Reach, reach_of, spans
-from srd_onnx.tiles.tiled import Tiled, bytes_of, kept_of
+from srd_onnx.bounded import tiles
+from srd_onnx.bounded.geometry import Reach, reach_of, spans
+from srd_onnx.bounded.tiles import Tiled, bytes_of, kept_of
 from tests.nets import model_of
 
 H, W, CHANNELS = 117, 134, 6
@@ -148,7 +148,7 @@ def test_too_short_a_reach_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     def short(*given: Any) -> tuple[Reach, ...]:
         return tuple(Reach(one.stride, one.before // 2, one.after // 2) for one in reach_of(*given))
 
-    monkeypatch.setattr(tiled, "reach_of", short)
+    monkeypatch.setattr(tiles, "reach_of", short)
     with pytest.raises(AssertionError, match="Not equal to tolerance"):
         same(*both(strided(), 0.5))
 

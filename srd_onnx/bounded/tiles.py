@@ -42,7 +42,7 @@ from srd_onnx.engine.seed import DIRECTION, TARGET
 from srd_onnx.errors import OptionError, UnsupportedCaseError
 from srd_onnx.graph.expand import ExpansionTable
 from srd_onnx.ort.runtime import make_session, run
-from srd_onnx.tiles.geometry import Reach, Span, reach_of, spans
+from srd_onnx.bounded.geometry import Reach, Span, reach_of, spans
 
 _COPIES = (
     2  # of all that the forward pass computes: that, what travels back, and what ONNX Runtime keeps beside it
