@@ -142,6 +142,36 @@ def chain(depth: int, seed: int = 0) -> onnx.ModelProto:
     return net.model()
 
 
+def residual_chain(depth: int, seed: int = 0) -> onnx.ModelProto:
+    """So many 3x3 convolutions of 16 channels on 224 x 224 positions, each with batch norm, in residual blocks of two."""
+    net = _Net("residual_chain", seed)
+    x = _normed(net, "stem", "input", (3, 16))
+    for number in range((depth - 1) // 2):
+        name = f"b{number}"
+        a = _normed(net, f"{name}_a", x, (16, 16))
+        a = _normed(net, f"{name}_b", a, (16, 16), scale=0.2, active=False)
+        x = net.op("Relu", f"{name}_out", net.op("Add", f"{name}_add", a, x))
+    net.gemm("logits", net.op("Flatten", "flatten", net.op("GlobalAveragePool", "pool", x)), 16, 1000)
+    return net.model()
+
+
+def _normed(
+    net: _Net, name: str, x: str, channels: tuple[int, int], scale: float = 1.0, *, active: bool = True
+) -> str:
+    """A 3x3 convolution and batch norm, and a Relu if it is `active`."""
+    parts = [
+        net.weight(f"{name}.{part}", value.astype(np.float32))
+        for part, value in (
+            ("scale", np.full(channels[1], scale)),
+            ("shift", net.small(channels[1])),
+            ("mean", net.small(channels[1])),
+            ("variance", 1 + net.small(channels[1]) ** 2),
+        )
+    ]
+    x = net.op("BatchNormalization", f"{name}_norm", net.conv(name, x, channels, 3), *parts)
+    return net.op("Relu", f"{name}_relu", x) if active else x
+
+
 def _bottleneck(net: _Net, name: str, x: str, channels: tuple[int, int], stride: int) -> str:
     """1x1, 3x3 and 1x1 convolution beside the identity, or beside a 1x1 where the shape changes."""
     fan_in, width = channels

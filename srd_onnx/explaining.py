@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 
 from graph_rules import EXPANSIONS, RULES
+from srd_onnx.bounded.choosing import make_bounded
 from srd_onnx.cache.keys import all_ours, key_of
 from srd_onnx.cache.sessions import kept_single
 from srd_onnx.describe import describe
@@ -27,7 +28,6 @@ from srd_onnx.sanity import warnings_of
 from srd_onnx.sharing.several import Way
 from srd_onnx.subject import Settings, Subject
 from srd_onnx.targets import At, Contrast, Wanted, resolve_classes, resolve_contrast
-from srd_onnx.bounded.tiles import make_tiled
 
 
 class Explaining(Subject):
@@ -155,9 +155,9 @@ class Explaining(Subject):
             return Attributing(self.method.make(self, case), time.perf_counter() - began)
         given = self.model.proto, case, RULES, EXPANSIONS
         if self.max_memory is not None:
-            tiled = make_tiled(*given, self.providers, self.threads, self.max_memory)
-            if tiled is not None:
-                return tiled
+            bounded = make_bounded(*given, self.providers, self.threads, self.max_memory)
+            if bounded is not None:
+                return bounded
         if several:
             return make_several(*given, self.providers, self.threads)
         key = functools.partial(key_of, self.model, self.fixed, case, self.providers)

@@ -20,6 +20,8 @@ import numpy as np
 import onnxruntime
 from onnx import ModelProto, TensorProto, helper
 
+from srd_onnx.bounded.geometry import Reach, Span, reach_of, spans
+from srd_onnx.bounded.sizes import bytes_of, kept_of
 from srd_onnx.engine.assemble import Part, part_of, tensor_info
 from srd_onnx.engine.backward import Head, build_head, map_of
 from srd_onnx.engine.compiling import (
@@ -42,11 +44,7 @@ from srd_onnx.engine.seed import DIRECTION, TARGET
 from srd_onnx.errors import OptionError, UnsupportedCaseError
 from srd_onnx.graph.expand import ExpansionTable
 from srd_onnx.ort.runtime import make_session, run
-from srd_onnx.bounded.geometry import Reach, Span, reach_of, spans
 
-_COPIES = (
-    2  # of all that the forward pass computes: that, what travels back, and what ONNX Runtime keeps beside it
-)
 _SHARE, _SEED, _SCORES, _LEDGER = "share", "seed", "scores", "ledger/"
 
 
@@ -172,19 +170,17 @@ def make_tiled(
     providers: Sequence[str],
     threads: int | None,
     most: int,
-) -> Tiled | None:
-    """What explains in about `most` bytes; None where the whole takes no more than that.
+) -> Tiled:
+    """What explains in about `most` bytes.
 
     Raises:
-        OptionError: if it takes more memory than that, however small the parts; or more than one boundary.
+        OptionError: if it takes more memory than that, however small the parts; or several inputs at once, or passes.
         UnsupportedCaseError: if a layer below the boundary looks at more than a window.
         SrdOnnxError: as `compile_model` does.
     """
     began = time.perf_counter()
     forward, plan = plan_for(model, case, rules, expansions)
     plan.require_complete()
-    if kept_of(plan) + bytes_of(plan) <= most:
-        return None
     _require_one(plan)
     boundary = plan.graph.values[plan.boundary[0]]
     reach = reach_of(plan, boundary.name)
@@ -196,7 +192,7 @@ def make_tiled(
     at_once = [(side - one.size - 2 * one.stride) // one.stride for one in reach]
     if min(at_once) < 1:
         least = kept + max(one.size + 3 * one.stride for one in reach) ** 2 * by_pixel
-        raise OptionError(f"max_memory={most}: explaining part by part takes {least:.0f} bytes at the least")
+        raise OptionError(f"explaining part by part takes {least:.0f} bytes at the least")
     rows, columns = (
         spans(one, count, size, n)
         for one, count, size, n in zip(reach, boundary.shape[2:], sizes, at_once, strict=True)
@@ -221,28 +217,16 @@ def make_tiled(
     )
 
 
-def kept_of(plan: Plan) -> int:
-    """What there is of the whole in any case: the picture, as given and as a batch, its map, the boundary tensors."""
-    values = [*plan.sources * 3, *(plan.graph.values[name] for name in plan.boundary)]
-    return sum(math.prod(value.shape) * value.dtype.itemsize for value in values)
-
-
-def bytes_of(plan: Plan) -> float:
-    """About what explaining the whole at once takes, besides that and the weights."""
-    values = [value for value in plan.graph.values.values() if value.known and value.constant is None]
-    return _COPIES * sum(int(np.prod(v.shape, dtype=np.int64)) * v.dtype.itemsize for v in values)
-
-
 def _require_one(plan: Plan) -> None:
     source = plan.sources[0]
     if plan.focus or len(plan.boundary) > 1 or len(plan.sources) > 1 or plan.batch > 1:
         raise OptionError(
-            "max_memory: only one picture at a time is explained part by part, and by one pass with one boundary: "
-            "choose the preset 'paper', or focus='none'"
+            "only one picture at a time is explained part by part, and by one pass with one boundary: choose the "
+            "preset 'paper', or focus='none'"
         )
     if str(plan.roles[source.name]) != "NCPP" or str(plan.roles[plan.boundary[0]]) != "NCPP":
         raise UnsupportedCaseError(
-            f"max_memory: only pictures N×C×H×W are explained part by part; '{source.name}' has the axes "
+            f"only pictures N×C×H×W are explained part by part; '{source.name}' has the axes "
             f"{plan.roles[source.name]}, the boundary '{plan.boundary[0]}' {plan.roles[plan.boundary[0]]}"
         )
 
@@ -273,7 +257,7 @@ def _head(plan: Plan, forward: ModelProto, head: Head, *, free: bool) -> Part:
     )
     if made.reads:
         raise UnsupportedCaseError(
-            f"max_memory: the target depends on '{made.reads[0]}' past the boundary '{boundary.name}'; "
+            f"the target depends on '{made.reads[0]}' past the boundary '{boundary.name}'; "
             "choose a boundary that all paths go through"
         )
     return made

@@ -1,7 +1,7 @@
 """From a model, a shape and options to a session that explains: the whole path of data but loading and facade."""
 
 import fnmatch
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -150,7 +150,11 @@ def compile_model(
     Raises:
         SrdOnnxError: whatever keeps the model from being explained, before any of it runs.
     """
-    forward, plan = plan_for(model, case, rules, expansions)
+    return compile_plan(*plan_for(model, case, rules, expansions), case)
+
+
+def compile_plan(forward: ModelProto, plan: Plan, case: Case) -> Compiled:
+    """As `compile_model`, of what `plan_for` gives."""
     backward = build(plan, free=case.free, plain=case.plain)
     seeded = backward.seeded
     batch, dtype = seeded.shape[0], seeded.dtype
@@ -256,11 +260,17 @@ def run_reading(
     session: onnxruntime.InferenceSession, reading: Reading, feeds: Mapping[str, Array], seed: Array
 ) -> Result:
     """As `run_explanation`, whether the result is finite or not."""
-    outline = reading.outline
     seed_input = TARGET if CHOSEN in reading.outputs else DIRECTION
     names = list(reading.outputs)
-    found = dict(zip(names, run(session, names, {**feeds, seed_input: seed}), strict=True))
-    maps = [found[name] for name in names if name.startswith(RELEVANCE)]
+    return read_outputs(
+        reading, dict(zip(names, run(session, names, {**feeds, seed_input: seed}), strict=True))
+    )
+
+
+def read_outputs(reading: Reading, found: Mapping[str, Array]) -> Result:
+    """What the outputs of a compiled model say, by name."""
+    outline = reading.outline
+    maps = [found[name] for name in reading.outputs if name.startswith(RELEVANCE)]
     batch = outline.batch
     ledger = found.get(LEDGER, np.zeros((batch, 0), np.float32))
     relevance = dict(zip((s.name for s in outline.sources), maps, strict=True))
@@ -299,20 +309,29 @@ def require_finite(
     """
     if is_finite(result):
         return
-    graph = plan.graph
-    producers = graph.producers
-    values = [v for v in graph.values.values() if v.known and v.is_float and v.name in producers]
+    producers = plan.graph.producers
+    values = [v for v in plan.graph.values.values() if v.known and v.is_float and v.name in producers]
     arrays = expose(forward, values, feeds, providers)
-    for value, array in zip(values, arrays, strict=True):
+    raise not_finite(plan, zip((value.name for value in values), arrays, strict=True))
+
+
+def not_finite(plan: Plan, activations: Iterable[tuple[str, Array]]) -> NonFiniteError:
+    """Why a result is not finite.
+
+    Args:
+        plan: of what was explained.
+        activations: by name, of real numbers, from the input on; taken up to the first that is not finite.
+    """
+    largest = 0.0
+    for name, array in activations:
         if not np.isfinite(array).all():
-            node = producers[value.name]
             kind = "NaN" if np.isnan(array).any() else "infinity"
-            raise NonFiniteError(
-                f"{kind} in the activation '{value.name}', computed by {node}; "
+            return NonFiniteError(
+                f"{kind} in the activation '{name}', computed by {plan.graph.producers[name]}; "
                 "check the preprocessing (a wrong scale overflows) and the weights"
             )
-    largest = max((float(np.abs(array).max(initial=0)) for array in arrays), default=0.0)
-    raise NonFiniteError(
+        largest = max(largest, float(np.abs(array).max(initial=0)))
+    return NonFiniteError(
         "every activation is finite but the relevance is not: "
         + (
             f"activations as large as {largest:.0e} overflow when squared; check the preprocessing and the weights"

@@ -1,0 +1,54 @@
+"""What keeps an explanation within a given memory: nothing, layers that are computed twice, or parts of the picture."""
+
+import time
+from collections.abc import Sequence
+
+from onnx import ModelProto
+
+from srd_onnx.bounded.cuts import fitting
+from srd_onnx.bounded.recomputed import Recomputed
+from srd_onnx.bounded.sizes import bytes_of, given_of, kept_of
+from srd_onnx.bounded.tape import tape_of
+from srd_onnx.bounded.tiles import Tiled, make_tiled
+from srd_onnx.engine.compiling import Case, compile_plan, plan_for
+from srd_onnx.engine.rule import RuleTable
+from srd_onnx.errors import OptionError, UnsupportedCaseError
+from srd_onnx.graph.expand import ExpansionTable
+
+
+def make_bounded(
+    model: ModelProto,
+    case: Case,
+    rules: RuleTable,
+    expansions: ExpansionTable,
+    providers: Sequence[str],
+    threads: int | None,
+    most: int,
+) -> Recomputed | Tiled | None:
+    """What explains in about `most` bytes besides the weights; None where the whole at once takes no more than that.
+
+    Layers are computed twice where that is enough: it costs one more forward pass. Parts of the picture overlap, and
+    take longer.
+
+    Raises:
+        OptionError: it takes more than that either way.
+        SrdOnnxError: as `compile_model` does.
+    """
+    began = time.perf_counter()
+    forward, plan = plan_for(model, case, rules, expansions)
+    plan.require_complete()
+    whole = kept_of(plan) + bytes_of(plan)
+    if whole <= most:
+        return None
+    compiled = compile_plan(forward, plan, case)
+    pieces, least = fitting(tape_of(compiled), given_of(plan), most)
+    if pieces is not None:
+        seconds = time.perf_counter() - began
+        return Recomputed(plan, compiled.reading, tuple(pieces), seconds, providers, threads)
+    try:
+        return make_tiled(model, case, rules, expansions, providers, threads, most)
+    except (OptionError, UnsupportedCaseError) as error:
+        raise OptionError(
+            f"max_memory={most}: at once the explanation takes about {whole} bytes, and with layers computed twice "
+            f"{least:.0f} at the least (what skips over many layers must be kept). In parts of the picture: {error}"
+        ) from error
