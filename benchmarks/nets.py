@@ -143,7 +143,7 @@ def chain(depth: int, seed: int = 0) -> onnx.ModelProto:
 
 
 def residual_chain(depth: int, seed: int = 0) -> onnx.ModelProto:
-    """So many 3x3 convolutions of 16 channels on 224 x 224 positions, each with batch norm, in residual blocks of two."""
+    """So many 3x3 convolutions of 16 channels on 224 x 224 positions, with batch norm, in residual blocks of two."""
     net = _Net("residual_chain", seed)
     x = _normed(net, "stem", "input", (3, 16))
     for number in range((depth - 1) // 2):
