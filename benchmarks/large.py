@@ -1,12 +1,16 @@
-"""What a large picture takes, explained as a whole and part by part: peak memory and time.
+"""What a large picture, or a deep network, takes: explained at once, and in bounded memory. Peak memory and time.
 
-    python -m benchmarks.large [--sides 1024 2048] [--memory 5e8]
+    python -m benchmarks.large sides [--sizes 1024 2048] [--memory 0 5e8]
+    python -m benchmarks.large depths [--sizes 100 300 500] [--memory 0 1e9 3e8]
 
-SqueezeNet 1.1 with its sides left open, preset `paper`. Each run is a process of its own; memory is its peak over what
-it was before the model was opened, and the map is compared with that of the whole where there is one.
+Sides: SqueezeNet 1.1 with its sides left open. Depths: residual chains of so many 3x3 convolutions on 224 x 224
+positions. Preset `paper`. Each run is a process of its own; memory is its peak over what it was before the model was
+opened, seconds are those of the processor, compiling included, and the map is compared with that of the whole where
+there is one.
 """
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
@@ -14,11 +18,18 @@ import time
 from pathlib import Path
 
 import numpy as np
+import onnx
 
 from benchmarks.growth import open_sides
 from benchmarks.machine import header
+from benchmarks.nets import residual_chain
 from srd_onnx import Explainer, zoo
+from srd_onnx.bounded.recomputed import Recomputed
 from srd_onnx.bounded.tiles import Tiled
+
+SIDE = 224
+SIZES = {"sides": [1024, 2048], "depths": [100, 300, 500]}
+MEMORY = {"sides": [0, 5e8], "depths": [0, 1e9, 3e8]}
 
 
 def peak() -> float:
@@ -27,49 +38,65 @@ def peak() -> float:
     return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
 
 
-def here(side: int, most: int | None, threads: int, seed: int, out: Path) -> str:
+def model_of(what: str, size: int) -> tuple[onnx.ModelProto, int]:
+    """A model, and the side of the picture that it is given."""
+    if what == "depths":
+        return residual_chain(size), SIDE
+    return open_sides(zoo.zoo()["squeezenet11"].path), size
+
+
+def here(what: str, size: int, most: int | None, threads: int, seed: int, out: Path) -> str:
     """Explain once; the numbers of a row, and the map as a file."""
-    model = open_sides(zoo.zoo()["squeezenet11"].path)
+    model, side = model_of(what, size)
     x = np.random.default_rng(seed).standard_normal((1, 3, side, side)).astype(np.float32)
-    before, began = peak(), time.perf_counter()
+    before, began = peak(), time.process_time()
     explainer = Explainer(
         model, preset="paper", providers="cpu", threads=threads, layout="NCHW", max_memory=most
     )
     found = explainer.explain(x, 3)[0]
-    seconds = time.perf_counter() - began
+    seconds = time.process_time() - began
     (ready,) = explainer._sessions.values()
-    parts = len(ready.rows) * len(ready.columns) if isinstance(ready, Tiled) else 1
+    how = "at once"
+    if isinstance(ready, Tiled):
+        how = f"{len(ready.rows) * len(ready.columns)} parts"
+    if isinstance(ready, Recomputed):
+        how = f"{sum(piece.back for piece in ready.pieces)} segments"
     np.save(out, found.relevance)
-    return f"{parts} | {peak() - before:.0f} | {seconds:.1f}"
+    return f"{how} | {peak() - before:.0f} | {seconds:.1f}"
 
 
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sides", nargs="+", type=int, default=[1024, 2048])
-    parser.add_argument("--memory", nargs="+", type=float, default=[0, 5e8], help="0: as a whole")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("what", choices=SIZES)
+    parser.add_argument("--sizes", nargs="+", type=int)
+    parser.add_argument("--memory", nargs="+", type=float, help="bytes, 0: at once")
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--here", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    sizes, memory = args.sizes or SIZES[args.what], args.memory or MEMORY[args.what]
     if args.here:
-        most = int(args.memory[0]) or None
-        print(here(args.sides[0], most, args.threads, args.seed, args.here))
+        print(here(args.what, sizes[0], int(memory[0]) or None, args.threads, args.seed, args.here))
         return
     print(header(args.seed, args.threads), end="\n\n")
-    print("| side | max_memory, MB | parts | peak, MB | s | from the whole |\n|---|---|---|---|---|---|")
+    print(f"| {args.what[:-1]} | `max_memory`, MB | how | peak, MB | s | from the whole |")
+    print("|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
-        for side in args.sides:
+        for size in sizes:
             whole = None
-            for most in args.memory:
+            for most in memory:
                 out = Path(folder) / "map.npy"
-                command = [sys.executable, "-m", "benchmarks.large", "--here", str(out), "--sides", str(side)]
-                command += ["--memory", str(most), "--threads", str(args.threads), "--seed", str(args.seed)]
-                said = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+                command = [sys.executable, "-m", "benchmarks.large", args.what, "--here", str(out)]
+                command += ["--sizes", str(size), "--memory", str(most)]
+                command += ["--threads", str(args.threads), "--seed", str(args.seed)]
+                off = {**os.environ, "SRD_ONNX_CACHE": "off"}
+                said = subprocess.run(command, check=True, capture_output=True, text=True, env=off).stdout
                 found = np.load(out)
                 whole = found if not most else whole
                 apart = "" if whole is None else f"{np.abs(found - whole).max() / np.abs(whole).max():.0e}"
-                print(f"| {side} | {most / 1e6:.0f} | {said} | {apart} |", flush=True)
+                shown = f"{most / 1e6:.0f}" if most else "none"
+                print(f"| {size} | {shown} | {said.strip()} | {apart if most else ''} |", flush=True)
 
 
 if __name__ == "__main__":

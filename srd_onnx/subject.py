@@ -70,8 +70,9 @@ class Subject:
             they decide becomes the branch that it takes.
         compare: also compute what enters at the boundary for the strongest other class, to warn where the map barely
             changes with the class (SRD only). It costs 2 % at the "encoder", 15 to 25 % at a boundary halfway down.
-        max_memory: bytes that an explanation may take, about: a picture that takes more is explained part by part, see
-            `srd_onnx.bounded` (SRD without focus only).
+        max_memory: bytes that an explanation by SRD may take, about, besides the weights. What takes more is explained
+            piece by piece: its layers are computed twice; or, if that is not enough, a picture in parts (without focus
+            only). See `srd_onnx.bounded` and docs/speed.md.
 
     Raises:
         ModelError: the model cannot be used.

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from srd_onnx import Explainer
-from srd_onnx.cli.options import targets_of
+from srd_onnx.cli.options import size_of, targets_of
 from srd_onnx.targets import Contrast
 from srd_onnx.zoo import sample_photo, zoo
 from tests.cli_tools import HOSTILE, document, photo, run, saved, small
@@ -230,3 +230,51 @@ def test_what_is_no_contrast_is_said(tmp_path: Path, arguments: list[str], messa
     assert result.exit_code == 2
     assert message in result.stderr
     assert not (tmp_path / "o").exists()
+
+
+def test_in_little_memory_the_map_is_the_same(tmp_path: Path) -> None:
+    found = {}
+    for size in ("", "30MB"):
+        given = ("--max-memory", size) if size else ()
+        result = run("explain", "squeezenet11", sample_photo(), "--out", tmp_path / f"at {size}", *given)
+        assert result.exit_code == 0
+        with np.load(tmp_path / f"at {size}" / "chelsea.285.npz") as archive:
+            found[size] = archive["relevance"]
+    np.testing.assert_allclose(found["30MB"], found[""], atol=1e-5 * np.abs(found[""]).max())
+
+
+def test_in_too_little_memory_it_says_how_much_it_takes(tmp_path: Path) -> None:
+    result = run("explain", "squeezenet11", sample_photo(), "--out", tmp_path, "--max-memory", "1.5kB")
+    assert result.exit_code == 2
+    assert "max_memory=1500: at once the explanation takes about " in result.stderr
+    assert " at the least" in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("500MB", 500_000_000),
+        ("2GB", 2_000_000_000),
+        ("1.5GiB", 3 << 29),
+        (" 64 kib ", 65536),
+        (".5mb", 500_000),
+        ("12345", 12345),
+        ("7B", 7),
+        ("1tb", 10**12),
+        (None, None),
+    ],
+)
+def test_sizes(text: str | None, size: int | None) -> None:
+    assert size_of(text) == size
+
+
+@pytest.mark.parametrize(
+    "text", ["", "MB", "-1GB", "1e9", "1,5GB", "2 GB more", "2XB", "1iB", "GB2", "nan", "٣GB", "2G"]
+)
+def test_what_is_no_size_is_refused(text: str, tmp_path: Path) -> None:
+    result = run("explain", "squeezenet11", sample_photo(), "--out", tmp_path, f"--max-memory={text}")
+    assert result.exit_code == 2
+    assert result.stderr == (
+        f"error: '{text}' is no size: give a number of bytes, or one such as 500MB, 2GB or 1.5GiB\n"
+    )

@@ -1,6 +1,7 @@
 """A network explained piece by piece, its layers computed twice, has the map that it has as a whole."""
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,10 @@ from numpy.typing import NDArray
 
 from graph_rules import EXPANSIONS, RULES
 from srd_onnx import Explainer, Explanation, zoo
+from srd_onnx.audit.config import Config, Shown
+from srd_onnx.audit.output import STATE
+from srd_onnx.audit.run import run_audit
+from srd_onnx.audit.state import open_state
 from srd_onnx.bounded.choosing import make_bounded
 from srd_onnx.bounded.cuts import fitting, peak_of
 from srd_onnx.bounded.pieces import Piece, cut
@@ -19,9 +24,11 @@ from srd_onnx.bounded.tape import Tape, tape_of
 from srd_onnx.bounded.tiles import Tiled
 from srd_onnx.engine.compiling import Result, compile_model, explanation_session, run_reading
 from srd_onnx.errors import NonFiniteError, OptionError
+from srd_onnx.inputs.preprocess import Preprocess
 from srd_onnx.ort.runtime import CPU
 from srd_onnx.targets import At, Contrast
 from tests.attention_nets import BLOCKS
+from tests.audit_tools import QUICK, folder
 from tests.method_nets import vit
 from tests.nets import model_of, small_cnn
 from tests.small_nets import NETS, in_single
@@ -324,3 +331,21 @@ def test_long_skips_are_kept() -> None:
     kept = [name for piece in pieces if not piece.back for name in piece.gives]
     assert len(kept) == len(set(kept))
     same_results(whole, run(pieces))
+
+
+def test_an_audit_in_little_memory_finds_the_same(tmp_path: Path) -> None:
+    images = folder(tmp_path / "images", 2)
+    onnx.save(CHAIN, tmp_path / "model.onnx")
+    seen = Preprocess(resize=(32, 32), scale=1 / 255)
+    config = Config(QUICK, report=Shown(explored=1, pdf=False))
+    found = {}
+    for part in (None, 0.6):
+        subject = explainer(tmp_path / "model.onnx", part, preprocess=seen)
+        outcome = run_audit(subject, images, config, tmp_path / f"out {part}", command=("srd-onnx", "audit"))
+        assert outcome.usable == 2
+        with open_state(tmp_path / f"out {part}" / STATE) as state:
+            found[part] = [row for image in state.images() for row in state.explanations(image.id)]
+    for whole, one in zip(found[None], found[0.6], strict=True):
+        assert one.target == whole.target
+        assert one.score == pytest.approx(whole.score, rel=1e-5)
+        assert dict(one.ledger) == pytest.approx(dict(whole.ledger), rel=1e-3, abs=1e-4)

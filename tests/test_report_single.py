@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from srd_onnx import Explainer
+from srd_onnx.bounded.recomputed import Recomputed
 from srd_onnx.report.content import Report
 from srd_onnx.report.inside import LookInside
 from srd_onnx.report.single import Collected
@@ -120,3 +121,11 @@ def test_another_method_is_named_and_not_looked_into(tmp_path: Path) -> None:
     assert item.shown[0].layers == ()
     assert not item.shown[0].complete
     assert "Grad-CAM" in " ".join(text for section in report.after for text in section.paragraphs)
+
+
+def test_in_bounded_memory_it_is_not_looked_into() -> None:
+    """Layers and fields need the whole at once."""
+    explainer = Explainer("squeezenet11", providers="cpu", max_memory=30_000_000)
+    (item,) = collected(explainer, sample_photo(), 285).items
+    assert item.shown[0].layers == ()
+    assert [type(one) for one in explainer._sessions.values()] == [Recomputed]

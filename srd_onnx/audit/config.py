@@ -79,6 +79,13 @@ class Model:
         default=None, metadata=_about("text", "axes of the input, such as 'NCHW'; guessed if left out")
     )
     provider: str = field(default="auto", metadata=_about("text", "auto, cuda or cpu"))
+    max_memory: str | None = field(
+        default=None,
+        metadata=_about(
+            "text",
+            "about what an explanation by SRD may take, such as '2GB'; then none can be looked into layer by layer",
+        ),
+    )
 
 
 @dataclass(frozen=True)

@@ -117,9 +117,9 @@ class Items:
         return {**measured, **where}
 
     def _layers(self, file: ImageFile, row: ExplanationRow | None) -> tuple[Layer, ...]:
-        """Of a class that SRD explains."""
+        """Of a class that SRD explains, at once."""
         base = self.found.leading.explainer(self.found.audit.base)
-        if row is None or not isinstance(row.target, int) or base.method is not None:
+        if row is None or not isinstance(row.target, int) or base.method is not None or base.max_memory:
             return ()
         from srd_onnx.report.inside import LookInside
 

@@ -12,7 +12,15 @@ from rich.text import Text
 
 from srd_onnx.cli.console import cell, lines, note, stderr, stdout, write_json, write_text
 from srd_onnx.cli.opening import opened
-from srd_onnx.cli.options import JsonOption, LayoutOption, TargetOption, layout_of, targets_of
+from srd_onnx.cli.options import (
+    JsonOption,
+    LayoutOption,
+    MaxMemoryOption,
+    TargetOption,
+    layout_of,
+    size_of,
+    targets_of,
+)
 from srd_onnx.cli.photos import (
     ChannelOrderOption,
     CropOption,
@@ -133,6 +141,7 @@ def audit(
             "--provider", metavar="auto|cuda|cpu", help="auto: CUDA where it works.", show_default=False
         ),
     ] = None,
+    max_memory: MaxMemoryOption = None,
     json: JsonOption = False,
 ) -> None:
     """Audit MODEL on all images of IMAGES_DIR: predictions, explanations, metrics, sanity checks, a report.
@@ -155,7 +164,7 @@ def audit(
                 "targets": targets_of(target), "methods": _several(methods), "metrics": _several(metrics), "seed": seed,
             },
             "data": {"truth": truth, "masks": masks, "mask_classes": mask_classes},
-            "model": {"layout": layout, "labels": labels, "provider": provider},
+            "model": {"layout": layout, "labels": labels, "provider": provider, "max_memory": max_memory},
             "report": {"images": shown},
         },
     )  # fmt: skip
@@ -266,6 +275,7 @@ def _opened(
         layout=layout_of(settings.layout),
         labels=settings.labels,
         providers=settings.provider,
+        max_memory=size_of(settings.max_memory),
     )
     return explainer
 

@@ -11,7 +11,16 @@ import typer
 from srd_onnx.cli.console import cell, error, note, stderr, stdout, write_json
 from srd_onnx.cli.interrupt import uninterrupted
 from srd_onnx.cli.opening import opened
-from srd_onnx.cli.options import OUT, ImagesArgument, JsonOption, LayoutOption, ModelArgument, layout_of
+from srd_onnx.cli.options import (
+    OUT,
+    ImagesArgument,
+    JsonOption,
+    LayoutOption,
+    MaxMemoryOption,
+    ModelArgument,
+    layout_of,
+    size_of,
+)
 from srd_onnx.cli.photos import (
     ChannelOrderOption,
     CropOption,
@@ -118,6 +127,7 @@ def evaluate(
     channel_order: ChannelOrderOption = None,
     labels: LabelsOption = None,
     provider: ProviderOption = "auto",
+    max_memory: MaxMemoryOption = None,
     json: JsonOption = False,
 ) -> None:
     """Measure how well methods explain MODEL on the IMAGES: every method by every metric.
@@ -129,7 +139,15 @@ def evaluate(
     images = list(dict.fromkeys(expanded(images)))
     contenders = contenders_of(methods, seed)
     explainer, said = opened(
-        model, images, out, preprocess, given, layout=layout_of(layout), labels=labels, providers=provider
+        model,
+        images,
+        out,
+        preprocess,
+        given,
+        layout=layout_of(layout),
+        labels=labels,
+        providers=provider,
+        max_memory=size_of(max_memory),
     )
     where = _masks(explainer, masks, mask_classes)
     chosen, optional = metrics_of(metrics, masked=where is not None, images=len(images))

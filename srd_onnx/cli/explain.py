@@ -20,6 +20,7 @@ from srd_onnx.cli.options import (
     ImagesArgument,
     JsonOption,
     LayoutOption,
+    MaxMemoryOption,
     MethodOption,
     ModelArgument,
     OutOption,
@@ -30,6 +31,7 @@ from srd_onnx.cli.options import (
     TargetOption,
     contrasts_of,
     layout_of,
+    size_of,
     targets_of,
 )
 from srd_onnx.cli.photos import (
@@ -83,6 +85,7 @@ def explain(
     channel_order: ChannelOrderOption = None,
     labels: LabelsOption = None,
     provider: ProviderOption = "auto",
+    max_memory: MaxMemoryOption = None,
     json: JsonOption = False,
     open_page: Annotated[
         bool, typer.Option("--open", help="Show all of it as a page, report.html, in the browser.")
@@ -115,6 +118,7 @@ def explain(
         layout=layout_of(layout),
         labels=labels,
         providers=provider,
+        max_memory=size_of(max_memory),
     )
     record = Record(out, sys.argv)
     for text in said:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 CONTRAST = "--contrast"
 _SEPARATOR = "\x1f"  # of the two classes of a contrast; no label holds it
+_SIZE = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*(?:(?:([kmgt])(i?))?b)?", re.IGNORECASE | re.ASCII)
 _ENGINE = "How it is explained"
 
 
@@ -86,6 +87,17 @@ SmoothOption = Annotated[
         rich_help_panel=_ENGINE,
     ),
 ]
+MaxMemoryOption = Annotated[
+    str | None,
+    typer.Option(
+        "--max-memory",
+        metavar="SIZE",
+        help="About what an explanation by SRD may take besides the weights, such as 500MB, 2GB or 1.5GiB: what takes "
+        "more is explained piece by piece, with the same map, in more time.",
+        show_default=False,
+        rich_help_panel=_ENGINE,
+    ),
+]
 LayoutOption = Annotated[
     str | None,
     typer.Option(
@@ -136,6 +148,20 @@ def explainer_for(model: str, **options: Any) -> "Explainer":
     from srd_onnx.explainer import Explainer
 
     return Explainer(model, **{name: value for name, value in options.items() if value is not None})
+
+
+def size_of(text: str | None) -> int | None:
+    """Bytes: a number, with B, kB, MB, GB or TB behind it (powers of 1000), or KiB, MiB, ... (of 1024), in any case.
+
+    Raises: OptionError if it is no such size.
+    """
+    if text is None:
+        return None
+    found = _SIZE.fullmatch(text.strip())
+    if found is None:
+        raise OptionError(f"'{text}' is no size: give a number of bytes, or one such as 500MB, 2GB or 1.5GiB")
+    number, prefix, binary = found.groups()
+    return int(float(number) * (1024 if binary else 1000) ** (" kmgt".index(prefix.lower()) if prefix else 0))
 
 
 def layout_of(text: str | None) -> str | dict[str, str] | None:

@@ -81,7 +81,7 @@ class Collected:
 
     def _items(self) -> Iterator[Item]:
         for number, (path, found) in enumerate(self.explained):
-            looked = number < LOOKED_INTO and self.explainer.method is None
+            looked = number < LOOKED_INTO and self.explainer.method is None and not self.explainer.max_memory
             yield _item(path, found, self._layers(path, found) if looked else {})
         for path, why in self.failed:
             yield Item(str(path), "", None, error=why)
