@@ -16,13 +16,13 @@ from srd_onnx.audit.output import STATE
 from srd_onnx.audit.run import run_audit
 from srd_onnx.audit.state import open_state
 from srd_onnx.bounded.choosing import make_bounded
-from srd_onnx.bounded.cuts import fitting, peak_of
+from srd_onnx.bounded.cuts import BESIDE, fitting, peak_of
 from srd_onnx.bounded.pieces import Piece, cut
 from srd_onnx.bounded.recomputed import Recomputed
 from srd_onnx.bounded.sizes import bytes_of, given_of, kept_of
 from srd_onnx.bounded.tape import Tape, tape_of
 from srd_onnx.bounded.tiles import Tiled
-from srd_onnx.engine.compiling import Result, compile_model, explanation_session, run_reading
+from srd_onnx.engine.compiling import Compiled, Result, compile_model, explanation_session, run_reading
 from srd_onnx.errors import NonFiniteError, OptionError
 from srd_onnx.inputs.preprocess import Preprocess
 from srd_onnx.ort.runtime import CPU
@@ -79,9 +79,15 @@ def explainer(model: Any, part: float | None = None, **options: Any) -> Explaine
     most = None
     if part is not None:
         whole = Explainer(model, **options)
-        plan = whole.planned(whole.case({"input": (1, *X.shape[1:])}))[1]
-        most = int(kept_of(plan) + part * bytes_of(plan))
+        compiled = compile_model(
+            whole.model.proto, whole.case({"input": (1, *X.shape[1:])}), RULES, EXPANSIONS
+        )
+        most = int(part * at_once(compiled))
     return Explainer(model, max_memory=most, **options)
+
+
+def at_once(compiled: Compiled) -> float:
+    return given_of(compiled.plan) + peak_of(cut(tape_of(compiled), [0]))
 
 
 def same(whole: Sequence[Explanation], parts: Sequence[Explanation]) -> None:
@@ -251,23 +257,41 @@ def test_of_a_chain_one_tensor_is_kept_for_each_cut() -> None:
 
 
 def test_what_is_held_is_what_was_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a chain of equal tensors: what is kept, what goes back, and twice what a piece computes."""
+    """What is kept and what goes back, byte by byte, and what a piece computes."""
     tape, run, _ = tape_for(CHAIN, preset="paper")
     pieces, held = cut_at(tape, "thirds"), list[float]()
     right = Recomputed._run
 
     def watched(self: Recomputed, piece: Piece, given: Mapping[str, Array]) -> dict[str, Array]:
-        found = right(self, piece, given)
-        arrays = [a for n, a in {**given, **found}.items() if n not in ("input", "target")]
-        held.append(sum(array.nbytes for array in arrays) + (2 if piece.back else 1) * piece.work)
-        return found
+        arrays = [a for n, a in given.items() if n not in ("input", "target")]
+        held.append(sum(array.nbytes for array in arrays) + BESIDE * piece.peak)
+        return right(self, piece, given)
 
     monkeypatch.setattr(Recomputed, "_run", watched)
     run(pieces)
     assert len(held) == len(pieces)
     assert peak_of(pieces) == max(held)
-    one = 8 * 32 * 32 * 4
-    assert min(piece.work for piece in pieces if piece.back) > 5 * one
+
+
+def test_what_a_piece_holds_at_once_by_hand() -> None:
+    """Of three layers kept for the way back, one view and one sum that ends before the last is made."""
+    kinds = {
+        n: onnx.helper.make_tensor_value_info(n, 1, [size])
+        for n, size in zip("xabcde", (9, 10, 10, 4, 5, 1), strict=True)
+    }
+    nodes = [
+        onnx.helper.make_node("Relu", ["x"], ["a"]),
+        onnx.helper.make_node("Reshape", ["a", "shape"], ["b"]),
+        onnx.helper.make_node("Foo", ["b"], ["c"]),
+        onnx.helper.make_node("Foo", ["c", "a"], ["d"]),
+        onnx.helper.make_node("Foo", ["d"], ["e"]),
+    ]
+    tape = Tape(tuple(nodes), (0, 1, 2), {"shape": onnx.TensorProto()}, {}, kinds, ("e",), onnx.ModelProto())
+    # a is held until d is made (as b it would be read last by c), and with it c and d: 10 + 4 + 5 numbers.
+    assert Piece(tape, tuple(nodes), ("x",), ("e",), back=True).peak == 4 * 19
+    # What is given stays to the end: all but x.
+    assert Piece(tape, tuple(nodes), ("x",), ("a", "c", "d", "e"), back=True).peak == 4 * 20
+    assert Piece(tape, tuple(nodes[:2]), ("x",), ("b",), back=False).peak == 4 * 10
 
 
 def test_each_is_chosen_where_it_fits() -> None:
@@ -279,9 +303,12 @@ def test_each_is_chosen_where_it_fits() -> None:
             subject.model.proto, subject.case(shape), RULES, EXPANSIONS, [CPU], None, int(most)
         )
 
-    plan = explainer(CHAIN, preset="paper").plan
-    whole = kept_of(plan) + bytes_of(plan)
-    assert made(whole, preset="paper") is None
+    subject = Explainer(CHAIN, providers="cpu", layout="NCHW", preset="paper")
+    compiled = compile_model(subject.model.proto, subject.case(shape), RULES, EXPANSIONS)
+    plan, whole = compiled.plan, at_once(compiled)
+    assert whole < kept_of(plan) + bytes_of(plan)
+    assert made(kept_of(plan) + bytes_of(plan), preset="paper") is None
+    assert made(whole + 1, preset="paper") is None
     first = made(whole - 1, preset="paper")
     assert isinstance(first, Recomputed)
     tape = first.pieces[0].tape
@@ -293,7 +320,7 @@ def test_each_is_chosen_where_it_fits() -> None:
     assert len(last.pieces) > len(first.pieces)
     assert given_of(plan) + peak_of(last.pieces) <= least + 1
     with pytest.raises(
-        OptionError, match=rf"about {whole} bytes, and with layers computed twice {least:.0f} at"
+        OptionError, match=rf"about {whole:.0f} bytes, and with layers computed twice {least:.0f} at"
     ):
         made(least - 1, preset="paper")
     with pytest.raises(OptionError, match="In parts of the picture: only one picture at a time"):

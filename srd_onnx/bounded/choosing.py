@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 from onnx import ModelProto
 
-from srd_onnx.bounded.cuts import fitting
+from srd_onnx.bounded.cuts import fitting, peak_of
+from srd_onnx.bounded.pieces import cut
 from srd_onnx.bounded.recomputed import Recomputed
 from srd_onnx.bounded.sizes import bytes_of, given_of, kept_of
 from srd_onnx.bounded.tape import tape_of
@@ -37,11 +38,13 @@ def make_bounded(
     began = time.perf_counter()
     forward, plan = plan_for(model, case, rules, expansions)
     plan.require_complete()
-    whole = kept_of(plan) + bytes_of(plan)
-    if whole <= most:
+    if kept_of(plan) + bytes_of(plan) <= most:
         return None
-    compiled = compile_plan(forward, plan, case)
-    pieces, least = fitting(tape_of(compiled), given_of(plan), most)
+    compiled, given = compile_plan(forward, plan, case), given_of(plan)
+    tape = tape_of(compiled)
+    pieces, least = fitting(tape, given, most)
+    if pieces is not None and len(pieces) == 1:
+        return None
     if pieces is not None:
         seconds = time.perf_counter() - began
         return Recomputed(plan, compiled.reading, tuple(pieces), seconds, providers, threads)
@@ -49,6 +52,7 @@ def make_bounded(
         return make_tiled(model, case, rules, expansions, providers, threads, most)
     except (OptionError, UnsupportedCaseError) as error:
         raise OptionError(
-            f"max_memory={most}: at once the explanation takes about {whole} bytes, and with layers computed twice "
-            f"{least:.0f} at the least (what skips over many layers must be kept). In parts of the picture: {error}"
+            f"max_memory={most}: at once the explanation takes about {given + peak_of(cut(tape, [0])):.0f} bytes, and "
+            f"with layers computed twice {least:.0f} at the least (what skips over many layers must be kept). In parts "
+            f"of the picture: {error}"
         ) from error

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
 from srd_onnx.bounded.pieces import Piece, cut, done_after
-from srd_onnx.bounded.sizes import COPIES
 from srd_onnx.bounded.tape import Tape
 
+BESIDE = 1.3  # times what a piece holds at once: with what ONNX Runtime has beside it (tensors out of their blocks)
 _GROWTH = 1.25  # from one number of segments that is tried to the next
 
 
@@ -37,16 +37,18 @@ def peak_of(pieces: Sequence[Piece]) -> float:
     size = pieces[0].tape.size
     held, peak = dict[str, float](), 0.0
     for piece, done in zip(pieces, done_after(pieces), strict=True):
+        peak = max(peak, sum(held.values()) + BESIDE * piece.peak)
         held |= {name: size(name) for name in piece.gives}
-        peak = max(peak, sum(held.values()) + (COPIES if piece.back else 1) * piece.work)
         for name in done:
             held.pop(name, None)
     return peak
 
 
 def _tried(tape: Tape) -> Iterator[list[int]]:
-    """Where segments begin, for more and more of them, each of about as many bytes."""
-    work = [0.0, *accumulate(tape.computed(tape.nodes[index].output) for index in tape.forward)]
+    """Where segments begin: one, then more and more of them, each of about as many bytes."""
+    yield [0]
+    outputs = (tape.nodes[index].output for index in tape.forward)
+    work = [0.0, *accumulate(sum(tape.known_size(name) for name in names) for names in outputs)]
     crossing = _crossing(tape)
     count, before = 2.0, list[int]()
     while count <= len(tape.forward):

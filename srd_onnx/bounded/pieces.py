@@ -17,6 +17,8 @@ from srd_onnx.bounded.tape import Tape
 from srd_onnx.graph.ir import Array
 from srd_onnx.graph.walk import captured
 
+_VIEWS = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Dropout")
+
 
 @dataclass(frozen=True, eq=False)
 class Piece:
@@ -36,9 +38,32 @@ class Piece:
     back: bool
 
     @cached_property
-    def work(self) -> float:
-        """Bytes of all that it computes of the forward pass, as far as they are known."""
-        return self.tape.computed(self.computed)
+    def peak(self) -> float:
+        """Bytes at once of what it computes, each tensor held until it was last read; nothing for unknown shapes."""
+        root, last = self._roots, dict[str, int]()
+        for place, node in enumerate(self.nodes):
+            last.update(
+                {root[name]: place for name in (*node.output, *node.input, *captured(node)) if name in root}
+            )
+        last.update({root[name]: len(self.nodes) for name in self.gives})
+        done: list[list[str]] = [[] for _ in range(len(self.nodes) + 1)]
+        for name, place in last.items():
+            done[place].append(name)
+        held = peak = 0.0
+        for node, ended in zip(self.nodes, done, strict=False):
+            held += sum(self.tape.known_size(name) for name in node.output if root.get(name) == name)
+            peak = max(peak, held)
+            held -= sum(self.tape.known_size(name) for name in ended)
+        return peak
+
+    @cached_property
+    def _roots(self) -> dict[str, str]:
+        """The tensor whose memory each tensor that it computes is in: its own, or that of what it is a view of."""
+        root: dict[str, str] = {}
+        for node in self.nodes:
+            view = root.get(node.input[0]) if node.op_type in _VIEWS and node.domain == "" else None
+            root.update({name: view or name for name in node.output if name})
+        return root
 
     @cached_property
     def computed(self) -> tuple[str, ...]:

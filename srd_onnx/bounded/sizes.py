@@ -1,4 +1,4 @@
-"""About how much memory an explanation takes, from the shapes in its plan; without the weights, which stay."""
+"""How much memory an explanation takes at the most, from the shapes in its plan; without the weights, which stay."""
 
 import math
 
@@ -21,7 +21,7 @@ def kept_of(plan: Plan) -> int:
 
 
 def bytes_of(plan: Plan) -> int:
-    """Bytes that explaining the whole at once takes besides that."""
+    """Bytes that explaining the whole at once takes besides that, at the most."""
     values = plan.graph.values.values()
     return COPIES * sum(_size(value) for value in values if value.known and value.constant is None)
 

@@ -1,11 +1,10 @@
 """An explained model as a list of nodes that can be cut: the forward pass, then the backward pass."""
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
-from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, shape_inference
+from onnx import ModelProto, NodeProto, TensorProto, TypeProto, ValueInfoProto, helper, shape_inference
 
 from srd_onnx.engine.assemble import combined, pruned
 from srd_onnx.engine.compiling import Compiled
@@ -72,28 +71,31 @@ class Tape:
         return frozenset(found - _SEEDS)
 
     @cached_property
+    def _sizes(self) -> dict[str, float]:
+        tensors = {name: kind.type.tensor_type for name, kind in self.kinds.items()}
+        return {
+            name: _bytes_of(one) for name, one in tensors.items() if one.elem_type and one.HasField("shape")
+        }
+
+    @cached_property
     def made_for(self) -> tuple[int | None, ...]:
         """The place in `forward` that each of `nodes` was emitted for; None for those of the forward pass itself."""
         found = (dict((one.key, one.value) for one in node.metadata_props) for node in self.nodes)
         return tuple(self.origins.get(one.get(FORWARD_NODE, "")) for one in found)
 
-    def computed(self, names: Iterable[str]) -> float:
-        """Bytes of those of some tensors that the forward pass computes, as far as they are known."""
-        sizes = (self.size(name) for name in names if name in self.place)
-        return sum(size for size in sizes if size < math.inf)
+    def known_size(self, name: str) -> float:
+        """Bytes of a tensor; none where they depend on the data."""
+        size = self.size(name)
+        return size if size < math.inf else 0.0
 
     def size(self, name: str) -> float:
         """Bytes of a tensor; infinite where they depend on the data."""
-        if name not in self.kinds:
-            return math.inf
-        tensor = self.kinds[name].type.tensor_type
-        dims = [dim.dim_value if dim.HasField("dim_value") else math.inf for dim in tensor.shape.dim]
-        known = tensor.elem_type and tensor.HasField("shape")
-        return (
-            math.prod(dims) * helper.tensor_dtype_to_np_dtype(tensor.elem_type).itemsize
-            if known
-            else math.inf
-        )
+        return self._sizes.get(name, math.inf)
+
+
+def _bytes_of(tensor: TypeProto.Tensor) -> float:
+    dims = [dim.dim_value if dim.HasField("dim_value") else math.inf for dim in tensor.shape.dim]
+    return math.prod(dims) * helper.tensor_dtype_to_np_dtype(tensor.elem_type).itemsize
 
 
 def tape_of(compiled: Compiled) -> Tape:
