@@ -125,7 +125,7 @@ def test_another_method_is_named_and_not_looked_into(tmp_path: Path) -> None:
 
 def test_in_bounded_memory_it_is_not_looked_into() -> None:
     """Layers and fields need the whole at once."""
-    explainer = Explainer("squeezenet11", providers="cpu", max_memory=30_000_000)
+    explainer = Explainer("squeezenet11", providers="cpu", max_memory=20_000_000)
     (item,) = collected(explainer, sample_photo(), 285).items
     assert item.shown[0].layers == ()
     assert [type(one) for one in explainer._sessions.values()] == [Recomputed]
