@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from hypothesis import given, settings
 from numpy.typing import NDArray
 
 from graph_rules import EXPANSIONS, RULES
@@ -15,6 +16,7 @@ from srd_onnx.audit.config import Config, Shown
 from srd_onnx.audit.output import STATE
 from srd_onnx.audit.run import run_audit
 from srd_onnx.audit.state import open_state
+from srd_onnx.bounded import choosing
 from srd_onnx.bounded.choosing import make_bounded
 from srd_onnx.bounded.cuts import BESIDE, fitting, peak_of
 from srd_onnx.bounded.pieces import Piece, cut
@@ -23,15 +25,18 @@ from srd_onnx.bounded.sizes import bytes_of, given_of, kept_of
 from srd_onnx.bounded.tape import Tape, tape_of
 from srd_onnx.bounded.tiles import Tiled
 from srd_onnx.engine.compiling import Compiled, Result, compile_model, explanation_session, run_reading
-from srd_onnx.errors import NonFiniteError, OptionError
+from srd_onnx.errors import NonFiniteError, OptionError, SrdOnnxError
 from srd_onnx.inputs.preprocess import Preprocess
 from srd_onnx.ort.runtime import CPU
 from srd_onnx.targets import At, Contrast
 from tests.attention_nets import BLOCKS
 from tests.audit_tools import QUICK, folder
+from tests.fuzz_checks import maps_agree
+from tests.fuzz_graphs import Grown, grown
 from tests.method_nets import vit
 from tests.nets import model_of, small_cnn
 from tests.small_nets import NETS, in_single
+from tests.test_fuzz import QUICK as FUZZ
 from tests.test_tiles import strided
 from tests.test_unet import NETS as U_NETS
 
@@ -376,3 +381,28 @@ def test_an_audit_in_little_memory_finds_the_same(tmp_path: Path) -> None:
         assert one.target == whole.target
         assert one.score == pytest.approx(whole.score, rel=1e-5)
         assert dict(one.ledger) == pytest.approx(dict(whole.ledger), rel=1e-3, abs=1e-4)
+
+
+def test_grown_graphs_cut_after_every_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Random networks: subgraphs, integers, several inputs, any layout, fused operators."""
+    monkeypatch.setattr(choosing, "fitting", lambda tape, *_: (cut(tape, range(len(tape.forward))), 0.0))
+    compared = 0
+
+    @settings(FUZZ, max_examples=60)
+    @given(grown())
+    def one(case: Grown) -> None:
+        nonlocal compared
+        options: dict[str, Any] = {"layout": case.layouts, "providers": "cpu", "threads": 1, **case.options}
+        data = case.feeds if len(case.feeds) > 1 else next(iter(case.feeds.values()))
+        ways = [
+            Explainer(case.model, preprocess=np.asarray, **options, max_memory=most) for most in (None, 1)
+        ]
+        try:
+            whole = ways[0].explain(data, case.target)
+        except SrdOnnxError:
+            return
+        maps_agree(ways[1].explain(data, case.target), whole)
+        compared += 1
+
+    one()
+    assert compared >= 45

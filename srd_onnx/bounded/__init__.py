@@ -1,1 +1,1 @@
-"""Inputs too large to be explained at once: part by part, with the same map."""
+"""What takes too much memory at once: piece by piece, with the same map and ledger."""
