@@ -8,6 +8,7 @@ from srd_onnx.bounded.pieces import Piece, cut, done_after
 from srd_onnx.bounded.tape import Tape
 
 BESIDE = 1.3  # times what a piece holds at once: with what ONNX Runtime has beside it (tensors out of their blocks)
+_PAST = 1.5  # times the least: more segments would only keep more
 _GROWTH = 1.25  # from one number of segments that is tried to the next
 
 
@@ -28,6 +29,8 @@ def fitting(tape: Tape, besides: float, most: float) -> tuple[list[Piece] | None
         found = besides + peak_of(pieces)
         if found <= most:
             return pieces, found
+        if found > _PAST * least:
+            break
         least = min(least, found)
     return None, least
 
