@@ -1,5 +1,8 @@
 """A network explained piece by piece, its layers computed twice, has the map that it has as a whole."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -406,3 +409,35 @@ def test_grown_graphs_cut_after_every_node(monkeypatch: pytest.MonkeyPatch) -> N
 
     one()
     assert compared >= 45
+
+
+PEAK = """
+import sys
+from pathlib import Path
+import numpy as np
+from srd_onnx import Explainer
+def peak():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
+subject = Explainer(sys.argv[1], providers="cpu", threads=1, layout="NCHW", max_memory=int(sys.argv[2]) or None)
+x = np.random.default_rng(0).standard_normal((1, 3, 128, 128)).astype(np.float32)
+before = peak()
+subject.explain(x, 3)
+print(peak() - before)
+"""
+
+
+def test_the_peak_of_a_process_is_what_was_asked_for(tmp_path: Path) -> None:
+    """A chain whose activations are 150 tensors of a megabyte, in MB over what the process had before."""
+    onnx.save(chain(blocks=30, channels=16, side=128), tmp_path / "chain.onnx")
+    found = [
+        float(
+            subprocess.run(
+                [sys.executable, "-c", PEAK, str(tmp_path / "chain.onnx"), str(most)],
+                capture_output=True, text=True, check=True, env={**os.environ, "SRD_ONNX_CACHE": "off"},
+            ).stdout
+        )
+        for most in (0, 60_000_000)
+    ]  # fmt: skip
+    assert found[0] > 140
+    assert found[1] < 60 + 30  # and the plan, and what ONNX Runtime loads once
