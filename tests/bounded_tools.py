@@ -19,8 +19,6 @@ from srd_onnx.engine.compiling import Compiled, Result, compile_model, explanati
 from srd_onnx.ort.runtime import CPU
 from tests.nets import model_of
 
-Array = NDArray[Any]
-
 
 def chain(batch: int | str = "N", blocks: int = 6, channels: int = 8, side: int = 32) -> onnx.ModelProto:
     """Residual blocks of two 3x3 convolutions, all on as many positions; five scores."""
