@@ -6,13 +6,12 @@ from functools import cached_property
 
 from onnx import ModelProto, NodeProto, TensorProto, TypeProto, ValueInfoProto, helper, shape_inference
 
-from srd_onnx.engine.assemble import combined, pruned
-from srd_onnx.engine.compiling import Compiled
+from srd_onnx.engine.assemble import pruned
+from srd_onnx.engine.compiling import Compiled, weightless
 from srd_onnx.engine.emit import FORWARD_NODE
 from srd_onnx.engine.seed import DIRECTION, TARGET
 from srd_onnx.graph.ir import Array
 from srd_onnx.graph.walk import captured
-from srd_onnx.ort.weights import light
 
 _SEEDS = frozenset({TARGET, DIRECTION})
 
@@ -100,16 +99,12 @@ def _bytes_of(tensor: TypeProto.Tensor) -> float:
 
 def tape_of(compiled: Compiled) -> Tape:
     """The nodes of a compiled model that its outputs need, ready to be cut."""
-    nodes = compiled.plan.graph.nodes
-    known = {v.name: v.constant for n in nodes for v in n.inputs if v is not None and v.constant is not None}
-    forward, weights = light(compiled.forward, known)
-    whole = combined(forward, compiled.backward, compiled.outputs)
-    del whole.graph.output[: len(forward.graph.output)]
-    model, emitted = light(pruned(whole))
-    graph = model.graph
+    model, weights = weightless(compiled)
+    del model.graph.output[: len(compiled.forward.graph.output)]
+    graph = pruned(model).graph
     constants = {tensor.name: tensor for tensor in graph.initializer if tensor.name != TARGET}
     inferred = shape_inference.infer_shapes(model).graph.value_info
-    own = {name for node in forward.graph.node for name in node.output}
+    own = {name for node in compiled.forward.graph.node for name in node.output}
     varying = {value.name for value in graph.input if value.name not in constants}
     moving = []
     for index, node in enumerate(graph.node):
@@ -120,7 +115,7 @@ def tape_of(compiled: Compiled) -> Tape:
         tuple(graph.node),
         tuple(moving),
         constants,
-        {name: array for name, array in (weights | emitted).items() if name in constants},
+        {name: array for name, array in weights.items() if name in constants},
         {value.name: value for value in [*inferred, *graph.input, *graph.output]},
         tuple(compiled.outputs),
         helper.make_model(

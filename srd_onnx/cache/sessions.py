@@ -8,7 +8,7 @@ from typing import Any
 from onnx import helper
 
 from srd_onnx.cache.store import Entry, Store
-from srd_onnx.engine.compiling import Array, Compiled, Reading, runnable
+from srd_onnx.engine.compiling import Array, Compiled, Reading, weightless
 from srd_onnx.engine.outline import Outline
 from srd_onnx.errors import SrdOnnxError
 from srd_onnx.graph.ir import Value
@@ -44,7 +44,7 @@ def kept_single(
     """
     began = time.perf_counter()
     if store is None or list(providers) != [CPU]:
-        reading, (model, weights), _ = _ready(compiled())
+        reading, model, weights, _ = _ready(compiled())
         session = make_session(model, providers, threads, weights=weights)
         return Single(reading, session, time.perf_counter() - began, compiled)
     name = key()
@@ -78,7 +78,7 @@ def _made(
     threads: int | None,
     began: float,
 ) -> Single:
-    reading, (model, weights), size = _ready(compiled())
+    reading, model, weights, size = _ready(compiled())
     open_it = functools.partial(make_session, model, providers, threads, weights=weights)
     pending = store.pending(size)
     if pending is None:
@@ -94,9 +94,10 @@ def _made(
     return Single(reading, session, time.perf_counter() - began, compiled)
 
 
-def _ready(made: Compiled) -> tuple[Reading, tuple[bytes, dict[str, Array]], int]:
+def _ready(made: Compiled) -> tuple[Reading, bytes, dict[str, Array], int]:
     """All that is needed of a compiled model, and its size: the rest, and with it copies of all weights, may go."""
-    return made.reading, runnable(made), made.forward.ByteSize()
+    model, weights = weightless(made)
+    return made.reading, model.SerializeToString(), weights, made.forward.ByteSize()
 
 
 def plain(reading: Reading) -> dict[str, Any]:

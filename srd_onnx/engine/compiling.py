@@ -210,28 +210,26 @@ def standalone(compiled: Compiled) -> ModelProto:
     return pruned(combined(compiled.forward, compiled.backward, outputs))
 
 
-def runnable(compiled: Compiled) -> tuple[bytes, dict[str, Array]]:
-    """A compiled model as `make_session` takes it: serialised without its weights, and these.
+def weightless(compiled: Compiled) -> tuple[ModelProto, dict[str, Array]]:
+    """A compiled model without the data of its large weights, and these, by name.
 
     Nothing of `compiled` is needed any more to open it, so that its copies of the weights may go before.
     """
     nodes = compiled.plan.graph.nodes
     known = {v.name: v.constant for n in nodes for v in n.inputs if v is not None and v.constant is not None}
     forward, weights = light(compiled.forward, known)
-    backward = compiled.backward
-    emitted, more = light_tensors(backward.emit.initializers)
-    model = pruned(combined(forward, backward, compiled.outputs, emitted))
+    emitted, more = light_tensors(compiled.backward.emit.initializers)
+    model = pruned(combined(forward, compiled.backward, compiled.outputs, emitted))
     used = {tensor.name for tensor in model.graph.initializer}
-    weights = {name: array for name, array in (weights | more).items() if name in used}
-    return model.SerializeToString(), weights
+    return model, {name: array for name, array in (weights | more).items() if name in used}
 
 
 def explanation_session(
     compiled: Compiled, providers: Sequence[str], threads: int | None
 ) -> onnxruntime.InferenceSession:
     """A session of the compiled model."""
-    model, weights = runnable(compiled)
-    return make_session(model, providers, threads, weights=weights)
+    model, weights = weightless(compiled)
+    return make_session(model.SerializeToString(), providers, threads, weights=weights)
 
 
 def run_explanation(
