@@ -15,7 +15,7 @@ from onnx.reference import ReferenceEvaluator
 
 from graph_rules import RULES
 from srd_onnx import Explainer, zoo
-from srd_onnx.engine import mixing
+from srd_onnx.engine import half as half_precision
 from srd_onnx.engine.assemble import combined, pruned
 from srd_onnx.engine.backward import build
 from srd_onnx.engine.compiling import relevance_outputs
@@ -108,7 +108,7 @@ def test_the_map_in_half_precision_is_that_in_single(case: str, bias: str) -> No
 
 
 def test_without_it_the_norms_overflow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mixing, "is_half", lambda _: False)
+    monkeypatch.setattr(half_precision, "is_half", lambda _: False)
     model = net(*CASES["large"])
     single, half = referred(model), referred(halves(model))
     with pytest.raises(AssertionError, match=r"Not equal|nan location"):

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from srd_onnx.engine.collapse import collapse
 from srd_onnx.engine.emit import Emitter
 from srd_onnx.engine.focus import BOOKED, finished
-from srd_onnx.engine.half import account_type, in_account
+from srd_onnx.engine.half import account_type, in_account, spread
 from srd_onnx.engine.mixing import biases, mixed
 from srd_onnx.engine.plan import Plan, Step
 from srd_onnx.engine.rule import Flows
@@ -176,8 +176,7 @@ class _Pass:
             with emit.origin(source.name, "collapse"):
                 share = self._share(source)
                 assert share is not None  # the plan has found a path to this input
-                flat = emit.reshape(share, relevance_shape(plan, source))
-                relevance[source.name] = in_account(emit, flat, _kind(plan, source))
+                relevance[source.name] = emit.reshape(share, relevance_shape(plan, source))
         return Backward(emit, relevance, seed, seeded, tuple(self.ledger), self.entered)
 
     def head(self, *, free: bool) -> Head:
@@ -264,7 +263,7 @@ class _Pass:
         return positive
 
     def _routed(self, step: Step, shares: Sequence[str | None]) -> Sequence[str | None]:
-        flows = step.rule.spread(self.emit, step.node, shares)
+        flows = spread(self.emit, step.rule, step.node, shares)
         if step.rule.lossy(step.node):
             self._book_lost(step, shares, flows)
         return flows
@@ -278,14 +277,15 @@ class _Pass:
                 if value is not None and left is not None:
                     self._book(label(step), left, value)
             return flows
-        spread = step.rule.spread(emit, node, undirected)
+        rest = spread(emit, step.rule, node, undirected)
         if step.rule.lossy(node):
-            self._book_lost(step, undirected, spread)
-        return [emit("Add", f, s) if f and s else f or s for f, s in zip(flows, spread, strict=True)]
+            self._book_lost(step, undirected, rest)
+        return [emit("Add", f, r) if f and r else f or r for f, r in zip(flows, rest, strict=True)]
 
     def _book_bias(self, step: Step, cotangents: Flows) -> None:
         for value, part in self._bias_parts(step, cotangents):
-            small = self.emit.over_channels(part, value) if self.emit.blocked(value) else part
+            whole = in_account(self.emit, part, value)
+            small = self.emit.over_channels(whole, value) if self.emit.blocked(value) else whole
             self._book(label(step), small, value)
 
     def _bias_parts(self, step: Step, cotangents: Flows) -> list[tuple[Value, str]]:
@@ -305,7 +305,7 @@ class _Pass:
         sums = {}
         for kind, values, flows in (("in", step.node.outputs, before), ("out", step.node.inputs, after)):
             parts = [
-                emit.per_item(in_account(emit, flow, value), value)
+                emit.per_item(flow, value)
                 for value, flow in zip(values, flows, strict=True)
                 if value is not None and flow is not None
             ]
@@ -313,7 +313,7 @@ class _Pass:
         self.ledger.append((label(step), emit("Sub", sums["in"], sums["out"])))
 
     def _book(self, name: str, tensor: str, value: Value) -> None:
-        self.ledger.append((name, self.emit.per_item(in_account(self.emit, tensor, value), value)))
+        self.ledger.append((name, self.emit.per_item(tensor, value)))
 
 
 def relevance_shape(plan: Plan, source: Value) -> tuple[int, ...]:

@@ -4,7 +4,7 @@ import itertools
 import math
 
 from srd_onnx.engine.emit import Emitter
-from srd_onnx.engine.half import halved, inner, is_half
+from srd_onnx.engine.half import in_account, wide_value
 from srd_onnx.errors import UnsupportedCaseError
 from srd_onnx.graph.ir import Value
 from srd_onnx.graph.roles import Role
@@ -16,7 +16,7 @@ def dot(emit: Emitter, value: Value, a: str, b: str) -> str:
 
 
 def collapse(emit: Emitter, value: Value, cotangent: str) -> str:
-    """``R_i = <x_i, g_i>``: from cotangent form to one scalar per position.
+    """``R_i = <x_i, g_i>``: from cotangent form to one scalar per position; of a half tensor it is float32.
 
     Raises:
         UnsupportedCaseError: at a tensor of integers.
@@ -26,14 +26,13 @@ def collapse(emit: Emitter, value: Value, cotangent: str) -> str:
             f"the boundary '{value.name}' holds integers ({value.dtype}), which have no direction: "
             "choose a tensor of real numbers as the boundary, e.g. the one behind the Cast"
         )
-    if is_half(value):
-        return halved(emit, inner(emit, value, value.name, cotangent), value)
+    own, x = wide_value(emit, value)
     found = None if emit.masked else emit.unrepeated(cotangent)
     if found is not None:
         small, shape = found
-        if (product := _with_one_vector(emit, value, small, shape)) is not None:
+        if (product := _with_one_vector(own, x, in_account(emit, small, value), shape)) is not None:
             return product
-    return emit.over_channels(emit.weighed(value.name, cotangent), value)
+    return own.over_channels(own.weighed(x.name, in_account(emit, cotangent, value)), x)
 
 
 def _with_one_vector(emit: Emitter, value: Value, vector: str, shape: tuple[int, ...]) -> str | None:

@@ -3,7 +3,7 @@
 import copy
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -84,6 +84,20 @@ class Emitter:
         """The same emitter, into which goes what is emitted, for a graph with other roles."""
         other = copy.copy(self)
         other.roles, other.tangent = roles, tangent
+        return other
+
+    def renamed(self, names: Mapping[str, str]) -> "Emitter":
+        """The same emitter, into which goes what is emitted, for a node that reads some tensors as Casts of them.
+
+        What is known of a tensor is known of its Cast, `names` giving the one by the other. No Cast is in blocks.
+        """
+        other = copy.copy(self)
+        other.roles = {
+            **self.roles,
+            **{new: self.roles[old] for old, new in names.items() if old in self.roles},
+        }
+        other.readers = self.readers | {new: self.readers.get(old, []) for old, new in names.items()}
+        other.blocks = False
         return other
 
     def __call__(self, op_type: str, *inputs: str, **attrs: Any) -> str:

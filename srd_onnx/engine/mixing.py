@@ -6,10 +6,11 @@ import numpy as np
 
 from srd_onnx.engine.collapse import collapse, dot
 from srd_onnx.engine.emit import Emitter
-from srd_onnx.engine.half import is_half, mixed_in_half
+from srd_onnx.engine.half import account_type, halved, in_single
 from srd_onnx.engine.plan import Step
 from srd_onnx.engine.rule import Flows, Parts, Rule
 from srd_onnx.graph.ir import Node, Value
+from srd_onnx.graph.roles import Role
 
 
 def mixed(
@@ -27,32 +28,57 @@ def mixed(
         PFV that is zero.
     """
     node, rule = step.node, step.rule
-    if is_half(node.output()):
-        return mixed_in_half(emit, node, rule, step.carriers, shares, biases(emit, rule, node))
+    own, wide = in_single(emit, node)
     if len(node.outputs) == 1 and shares[0] is not None and not emit.plain:
-        parts = rule.parts(emit, node) if rule.parts else None
+        parts = rule.parts(own, wide) if rule.parts else None
         if parts is not None:
-            return _by_parts(emit, step, parts, shares[0])
-        if rule.collapsed is not None or rule.anew is not None:
+            return _by_parts(own, wide, rule, parts, shares[0])
+        if wide is node and (rule.collapsed is not None or rule.anew is not None):
             return _by_one(emit, step, shares[0])
-    expanded: list[str | None] = []
+    scales: list[str | None] = []
     undirected: list[str | None] = []
-    for value, share, bias in zip(node.outputs, shares, biases(emit, rule, node), strict=True):
-        if value is None or share is None:
-            expanded.append(None)
-            undirected.append(None)
-            continue
-        scale, left = _scale(emit, value, value.name, share, bias)
-        expanded.append(emit.scaled(value.name, value, scale))
+    for value, share, bias in zip(wide.outputs, shares, biases(own, rule, wide), strict=True):
+        scale, left = (
+            _scale(own, value, value.name, share, bias)
+            if value is not None and share is not None
+            else (None, None)
+        )
+        scales.append(scale)
         undirected.append(left)
-    return _collapsed(emit, step, rule.vjp(emit, node, expanded)), undirected
+    unit = None if wide is node else _longest(own, wide, scales)
+    expanded: list[str | None] = []
+    for like, value, scale in zip(node.outputs, wide.outputs, scales, strict=True):
+        if like is None or value is None or scale is None:
+            expanded.append(None)
+            continue
+        factor = scale if unit is None else own("Div", scale, _beside(own, value, unit))
+        expanded.append(halved(emit, own.scaled(value.name, value, factor), like))
+    return _collapsed(emit, step, rule.vjp(emit, node, expanded), unit), undirected
+
+
+def _longest(emit: Emitter, node: Node, scales: Sequence[str | None]) -> str:
+    """The greatest length of what is expanded to any position of each input, [N]: in half precision the unit of it."""
+    found = []
+    for value, scale in zip(node.outputs, scales, strict=True):
+        if value is not None and scale is not None:
+            length = emit("Mul", scale, emit("Sqrt", dot(emit, value, value.name, value.name)))
+            others = [axis for axis, role in enumerate(emit.axes(value).roles) if role is not Role.BATCH]
+            size = emit("Abs", length)
+            most = emit("ReduceMax", size, emit.ints(others), keepdims=0) if others else size
+            found.append(emit.reshape(most, [-1]))
+    return emit("Max", *found, emit.like(node.output(), tiny(node.output())))
+
+
+def _beside(emit: Emitter, value: Value, per_item: str) -> str:
+    """[N] as it broadcasts to a tensor with the axes of `value`; [1] where none of them is the batch."""
+    return emit.reshape(per_item, [-1 if role is Role.BATCH else 1 for role in emit.axes(value).roles])
 
 
 def _by_parts(
-    emit: Emitter, step: Step, parts: Parts, share: str
+    emit: Emitter, node: Node, rule: Rule, parts: Parts, share: str
 ) -> tuple[list[str | None], list[str | None]]:
-    value = step.node.output()
-    (bias,) = biases(emit, step.rule, step.node)
+    value = node.output()
+    (bias,) = biases(emit, rule, node)
     norm = parts.norm or dot(emit, value, value.name, value.name)
     scale, left = _scale(emit, value, value.name, share, bias, norm)
     products = parts.complete(emit, norm, None if bias is None else dot(emit, value, value.name, bias))
@@ -88,11 +114,16 @@ def undirected_part(emit: Emitter, value: Value, v: str, bias: str | None, norm:
     return floor, rest if bias is None else emit("Add", rest, dot(emit, value, v, bias))
 
 
-def _collapsed(emit: Emitter, step: Step, back: Flows) -> list[str | None]:
-    return [
-        collapse(emit, value, flow) if value is not None and flow is not None and i in step.carriers else None
-        for i, (value, flow) in enumerate(zip(step.node.inputs, back, strict=True))
-    ]
+def _collapsed(emit: Emitter, step: Step, back: Flows, unit: str | None = None) -> list[str | None]:
+    """What came back, collapsed, times the unit [N] that it was expanded in."""
+    found: list[str | None] = []
+    for i, (value, flow) in enumerate(zip(step.node.inputs, back, strict=True)):
+        if value is None or flow is None or i not in step.carriers:
+            found.append(None)
+            continue
+        given = collapse(emit, value, flow)
+        found.append(given if unit is None else emit("Mul", given, _beside(emit, value, unit)))
+    return found
 
 
 def biases(emit: Emitter, rule: Rule, node: Node) -> Flows:
@@ -103,5 +134,4 @@ def biases(emit: Emitter, rule: Rule, node: Node) -> Flows:
 
 def tiny(value: Value) -> float:
     """Below this squared norm a PFV counts as zero: far below any real activation, safely above underflow."""
-    smallest = float(np.finfo(value.dtype).tiny)
-    return smallest * 1e8 if value.dtype.itemsize >= 4 else smallest
+    return float(np.finfo(account_type(value)).tiny) * 1e8

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srd_onnx.correlation import pearson_rows
+from srd_onnx.engine.half import account_type
 from srd_onnx.engine.outline import Outline
 from srd_onnx.engine.plan import Plan
 from srd_onnx.engine.seed import elements
@@ -44,7 +45,7 @@ def has_rival(plan: Plan) -> bool:
 def entered_value(plan: Plan, name: str) -> Value:
     """Shape and type of what enters at a tensor of the boundary."""
     value = plan.graph.values[name]
-    return Value("", plan.roles[name].position_shape(value), value.dtype)
+    return Value("", plan.roles[name].position_shape(value), account_type(value))
 
 
 def by_item(outline: Outline, value: Value, entered: Array) -> NDArray[np.float64]:

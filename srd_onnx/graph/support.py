@@ -5,6 +5,7 @@ from onnx import helper
 
 from srd_onnx.engine.crossing import Crossed
 from srd_onnx.engine.emit import Emitter
+from srd_onnx.engine.half import account_type, spread
 from srd_onnx.graph.ir import Array, Graph, Value
 from srd_onnx.graph.roles import Axes, Role
 from srd_onnx.ort.runtime import CPU, make_session, run
@@ -32,13 +33,13 @@ def undirected(graph: Graph, roles: dict[str, Axes], crossed: Crossed, target: V
     shape, positions = roles[target.name].position_shape(target), roles[target.name].positions
     start = np.zeros(shape, np.float32)
     start[tuple(size // 2 if axis in positions else slice(None) for axis, size in enumerate(shape))] = 1
-    flows: dict[str, list[str]] = {target.name: [emit.const(start.astype(target.dtype))]}
+    flows: dict[str, list[str]] = {target.name: [emit.const(start.astype(account_type(target)))]}
     totals: dict[str, str] = {}
     for node, rule, carriers in crossed:
         shares = [_total(emit, flows, totals, v) if v is not None else None for v in node.outputs]
         if not any(shares):
             continue
-        for index, flow in enumerate(rule.spread(emit, node, shares)):
+        for index, flow in enumerate(spread(emit, rule, node, shares)):
             if flow is not None and index in carriers:
                 flows.setdefault(node.input(index).name, []).append(flow)
     for name in list(flows):

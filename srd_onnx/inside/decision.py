@@ -22,6 +22,7 @@ import onnxruntime
 from srd_onnx.engine.assemble import with_outputs
 from srd_onnx.engine.collapse import dot
 from srd_onnx.engine.emit import Emitter
+from srd_onnx.engine.half import in_single
 from srd_onnx.engine.mixing import biases, tiny
 from srd_onnx.engine.plan import Plan, Step
 from srd_onnx.explanation import Explanation
@@ -269,7 +270,7 @@ def _compiled(subject: Subject, feeds: Mapping[str, Array], plan: Plan) -> _Neur
     for step, output, value in shared_steps(same):
         if not step.routes and is_preactivation(same, value):
             with emit.origin(step.node.name, "neurons"):
-                parts[value.name] = _emitted(emit, same, step, output, value)
+                parts[value.name] = _emitted(emit, step, output)
     if not parts:
         return None
     names = dict.fromkeys(itertools.chain.from_iterable(parts.values()))
@@ -278,15 +279,18 @@ def _compiled(subject: Subject, feeds: Mapping[str, Array], plan: Plan) -> _Neur
     return _Neurons(session, parts)
 
 
-def _emitted(emit: Emitter, plan: Plan, step: Step, output: int, value: Value) -> tuple[str, str]:
-    v, bias = value.name, biases(emit, step.rule, step.node)[output]
-    floor = emit("Max", dot(emit, value, v, v), emit.like(value, tiny(value)))
+def _emitted(emit: Emitter, step: Step, output: int) -> tuple[str, str]:
+    own, node = in_single(emit, step.node)
+    value = node.outputs[output]
+    assert value is not None
+    v, bias = value.name, biases(own, step.rule, node)[output]
+    floor = emit("Max", dot(own, value, v, v), emit.like(value, tiny(value)))
     directed = v if bias is None else emit("Sub", v, bias)
     zero = emit.like(value, 0)
     # Of a product of two the second factor alone is cut: the sign of v says which neurons are active.
     cut = emit("Max", v, zero), emit("Min", v, zero)
-    size = emit.ints(position_shape(plan, value))
-    active, inactive = (emit("Expand", emit("Div", dot(emit, value, directed, c), floor), size) for c in cut)
+    size = emit.ints(own.axes(value).position_shape(value))
+    active, inactive = (emit("Expand", emit("Div", dot(own, value, directed, c), floor), size) for c in cut)
     return active, inactive
 
 

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 import onnx
 
-from srd_onnx.engine.assemble import part_of, read_by, tensor_info
+from srd_onnx.engine.assemble import part_of, tensor_info
 from srd_onnx.engine.emit import Emitter
+from srd_onnx.engine.half import account_type, spread
 from srd_onnx.engine.plan import Plan, Step
 from srd_onnx.graph.ir import Array, Value
 from srd_onnx.graph.roles import Axes, Role
@@ -143,7 +144,7 @@ def _probes(plan: Plan, step: Step, output: int) -> _Probes:
     value = step.node.outputs[output]
     assert value is not None
     shares = [PROBE if i == output else None for i in range(len(step.node.outputs))]
-    flows = step.rule.spread(emit, step.node, shares)
+    flows = spread(emit, step.rule, step.node, shares)
     wanted = {i: flow for i, flow in enumerate(flows) if flow is not None and i in step.carriers}
     sizes = {i: math.prod(position_shape(plan, step.node.input(i))) for i in wanted}
     return _Probes(emit, value, position_shape(plan, value), wanted, sizes)
@@ -196,10 +197,9 @@ def _everywhere(fed: Feeds, shape: tuple[int, ...]) -> Feeds:
 
 def needed(plan: Plan, step: Step, output: int) -> list[str]:
     """The computed tensors that the spread of a step reads: none, unless its structure depends on the data."""
-    emit = plan.emitter()
-    shares = [PROBE if i == output else None for i in range(len(step.node.outputs))]
-    step.rule.spread(emit, step.node, shares)
-    return [name for name, value in read_by(emit.nodes, plan.graph).items() if value.constant is None]
+    probes = _probes(plan, step, output)
+    outputs = {f"fed/{i}": flow for i, flow in probes.wanted.items()}
+    return list(part_of(probes.emit.nodes, probes.emit.initializers, plan.graph, outputs).reads)
 
 
 class _Sender:
@@ -220,7 +220,7 @@ class _Sender:
 def _sender(
     plan: Plan, step: Step, emit: Emitter, value: Value, wanted: Mapping[int, str], known: Mapping[str, Array]
 ) -> _Sender:
-    dtype = value.dtype if value.is_float else np.dtype(np.float32)
+    dtype = account_type(value) if value.is_float else np.dtype(np.float32)
     outputs = {f"fed/{i}": flow for i, flow in wanted.items()}
     probe = tensor_info(PROBE, dtype, position_shape(plan, value))
     part = part_of(emit.nodes, emit.initializers, plan.graph, outputs, [probe])

@@ -2,7 +2,8 @@
 
 They depend on the image alone, so that any number of targets and effective receptive fields are carried by them, as
 scalars (`srd_onnx.sharing.carrying`). They are computed in ONNX Runtime in one run, by the rule's own `taps`, or else
-by its VJP on combs of output positions that share no input position (`srd_onnx.sharing.feeds`).
+by its VJP on combs of output positions that share no input position (`srd_onnx.sharing.feeds`). Of half tensors they
+are computed in float32, VJPs included: they are computed once (`srd_onnx.engine.half.in_single`).
 """
 
 import math
@@ -17,6 +18,7 @@ from srd_onnx.engine.assemble import with_outputs
 from srd_onnx.engine.backward import label
 from srd_onnx.engine.collapse import collapse, dot
 from srd_onnx.engine.emit import Emitter
+from srd_onnx.engine.half import account_type, in_single
 from srd_onnx.engine.mixing import biases, undirected_part
 from srd_onnx.engine.plan import Plan, Step
 from srd_onnx.engine.rule import Taps
@@ -79,8 +81,6 @@ class LayerRatios:
 class _Emitted:
     """Where the ratios of one output of a mixing step come from: the outputs of the session, and how to read them."""
 
-    step: Step
-    output: int
     undirected: str
     comb: tuple[int, ...]
     # (index of the operand, output of the session): products by tap, or relevance by comb.
@@ -157,7 +157,7 @@ def ratio_model(plan: Plan, forward: ModelProto, *, also: Sequence[str] = ()) ->
         taps = None
         with emit.origin(step.node.name, "ratios"):
             if not step.routes and step.rule.taps is not None:
-                taps = step.rule.taps(emit, step.node)
+                taps = step.rule.taps(*in_single(emit, step.node))
             if taps is not None:
                 feeds[key] = {taps.operand: _declared(plan, step, taps)}
             elif wanted := needed(plan, step, output):
@@ -257,40 +257,45 @@ def _emitted(
     taps: Taps | None,
     structure: Mapping[int, Feeds] | None,
 ) -> _Emitted:
-    value = step.node.outputs[output]
+    own, node = in_single(emit, step.node)
+    value = node.outputs[output]
     assert value is not None
-    shape = position_shape(plan, value)
-    parts = step.rule.parts(emit, step.node) if step.rule.parts and taps is None else None
-    v = (step.rule.anew(emit, step.node) if step.rule.anew else None) or value.name
-    norm = (parts and parts.norm) or dot(emit, value, v, v)
-    bias = biases(emit, step.rule, step.node)[output]
-    floor, rest = undirected_part(emit, value, v, bias, norm)
+    shape = own.axes(value).position_shape(value)
+    parts = step.rule.parts(own, node) if step.rule.parts and taps is None else None
+    v = (step.rule.anew(own, node) if step.rule.anew else None) or value.name
+    norm = (parts and parts.norm) or dot(own, value, v, v)
+    bias = biases(own, step.rule, node)[output]
+    floor, rest = undirected_part(own, value, v, bias, norm)
     undirected = emit("Expand", emit("Div", rest, floor), emit.ints(shape))
     if taps is not None:
         each = emit.reshape(floor, [-1, 1, *taps.index.shape[1:]])
         tapped = ((taps.operand, emit("Div", taps.products, each)),)
-        return _Emitted(step, output, undirected, (), tapped=tapped)
+        return _Emitted(undirected, (), tapped=tapped)
     if parts is not None:
-        bare = dot(emit, value, value.name, bias) if bias is not None else None
+        bare = dot(own, value, value.name, bias) if bias is not None else None
         products = parts.complete(emit, norm, bare)
         shares = {i: emit("Div", one, floor) for i, one in enumerate(products) if one is not None}
-        return _Emitted(step, output, undirected, (1,) * len(shape), combed=tuple(shares.items()))
+        return _Emitted(undirected, (1,) * len(shape), combed=tuple(shares.items()))
     along = emit("Div", value.name, floor)
     # Where the data decides what feeds what, only single teeth are sure to share no input position.
     comb = shape if structure is None else next((fed.comb for fed in structure.values()), ())
-    if math.prod(comb) == 1:
-        flows = _back(emit, step, output, along)
-        shares = {i: collapse(emit, step.node.input(i), flow) for i, flow in flows.items()}
-    else:
-        shares = _scanned(emit, plan, step, output, along, comb)
-    return _Emitted(step, output, undirected, comb, combed=tuple(shares.items()))
-
-
-def _back(emit: Emitter, step: Step, output: int, cotangent: str) -> dict[int, str]:
-    flows = step.rule.vjp(
-        emit, step.node, [cotangent if i == output else None for i in range(len(step.node.outputs))]
+    shares = (
+        _shares(emit, step, output, along)
+        if math.prod(comb) == 1
+        else _scanned(emit, plan, step, output, along, comb)
     )
-    return {i: flow for i, flow in enumerate(flows) if flow is not None and i in step.carriers}
+    return _Emitted(undirected, comb, combed=tuple(shares.items()))
+
+
+def _shares(emit: Emitter, step: Step, output: int, cotangent: str) -> dict[int, str]:
+    """What the VJP of an output gives to each operand, collapsed."""
+    own, node = in_single(emit, step.node)
+    flows = step.rule.vjp(own, node, [cotangent if i == output else None for i in range(len(node.outputs))])
+    return {
+        i: collapse(own, node.input(i), flow)
+        for i, flow in enumerate(flows)
+        if flow is not None and i in step.carriers
+    }
 
 
 def _scanned(
@@ -304,13 +309,12 @@ def _scanned(
     """Comb after comb through the VJP, in a Scan whose body holds what depends on the comb."""
     value = step.node.outputs[output]
     assert value is not None
-    shape = position_shape(plan, value)
+    shape, dtype = position_shape(plan, value), account_type(value)
     require_few(step, math.prod(comb), math.prod(shape))
     colours = _colours(shape, comb)
-    combs = (colours == np.arange(math.prod(comb)).reshape(-1, *[1] * len(shape))).astype(value.dtype)
+    combs = (colours == np.arange(math.prod(comb)).reshape(-1, *[1] * len(shape))).astype(dtype)
     inner = plan.emitter(prefix=f"{along}/scan")
-    flows = _back(inner, step, output, inner("Mul", along, PROBE))
-    shares = {i: collapse(inner, step.node.input(i), flow) for i, flow in flows.items()}
+    shares = _shares(inner, step, output, inner("Mul", along, PROBE))
     varying, body = {PROBE}, []
     for node in inner.nodes:
         if varying.isdisjoint(node.input):
@@ -319,7 +323,7 @@ def _scanned(
             varying.update(node.output)
             body.append(node)
     emit.initializers.extend(inner.initializers)
-    kind = helper.np_dtype_to_tensor_dtype(value.dtype)
+    kind = helper.np_dtype_to_tensor_dtype(dtype)
     ends = [f"{along}/scan/{i}" for i in shares]
     body += [helper.make_node("Identity", [s], [e]) for s, e in zip(shares.values(), ends, strict=True)]
     graph = helper.make_graph(
