@@ -57,6 +57,7 @@ class CheckReport:
         input_shape: the shape for which this holds: as declared, open sizes filled in.
         boundary: the tensors at which sharing ratios take over; empty where gaps leave it open.
         focus: those of the passes that sharpen the map, coarse to fine.
+        precision: in words, where it is not computed in the precision of the file; else None.
         problem: what keeps the model from being explained, None if nothing does.
         cost: of all nodes together; None where that was not asked for.
     """
@@ -77,6 +78,7 @@ class CheckReport:
     boundary: tuple[str, ...]
     focus: tuple[str, ...]
     nodes: tuple[CheckedNode, ...]
+    precision: str | None
     problem: str | None
     cost: Cost | None = None
 
@@ -124,8 +126,8 @@ def check_model(explainer: "Explainer", *, cost: bool = False) -> CheckReport:
         opset=loaded.opset,
         producer=loaded.producer,
         parameters=loaded.parameters,
-        inputs=_tensors(loaded.proto.graph.input),
-        outputs=_tensors(loaded.proto.graph.output),
+        inputs=_tensors(loaded.proto.graph.input, loaded.half),
+        outputs=_tensors(loaded.proto.graph.output, loaded.half),
         layout=explainer.layout,
         layout_guessed=explainer.layout_guessed,
         input_shape=explainer.input_shape,
@@ -135,16 +137,17 @@ def check_model(explainer: "Explainer", *, cost: bool = False) -> CheckReport:
         boundary=plan.boundary if plan else (),
         focus=tuple(name for one in plan.focus for name in one.boundary) if plan else (),
         nodes=nodes,
+        precision=loaded.precision,
         problem=problem,
         cost=total(counted) if counted is not None else None,
     )
 
 
-def _tensors(values: Iterable[onnx.ValueInfoProto]) -> tuple[Tensor, ...]:
+def _tensors(values: Iterable[onnx.ValueInfoProto], half: Mapping[str, str]) -> tuple[Tensor, ...]:
     return tuple(
         Tensor(
             value.name,
-            onnx.TensorProto.DataType.Name(value.type.tensor_type.elem_type).lower(),
+            half.get(value.name) or onnx.TensorProto.DataType.Name(value.type.tensor_type.elem_type).lower(),
             tuple(
                 d.dim_value if d.HasField("dim_value") else d.dim_param or "?"
                 for d in value.type.tensor_type.shape.dim

@@ -24,6 +24,7 @@ def describe(subject: Subject, outline: Outline, item: Item, method: Method | No
         "input": {"name": source.name, "shape": list(source.shape), **(item.origin or {})},
         "layout": subject.layout,
         "layout_guessed": subject.layout_guessed,
+        "precision": loaded.precision,
         "fixed": subject.fixed,
         "preprocess": preprocess.to_dict() if isinstance(preprocess, Preprocess) else "custom",
         "preprocess_assumed": subject.preprocess_assumed,

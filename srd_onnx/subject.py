@@ -23,6 +23,7 @@ from srd_onnx.engine.plan import Plan
 from srd_onnx.errors import OptionError, UnknownTargetError
 from srd_onnx.graph.fixed import with_fixed
 from srd_onnx.graph.load import load_model
+from srd_onnx.graph.widen import widened
 from srd_onnx.inputs.ports import ports_of
 from srd_onnx.inputs.preprocess import Preprocess
 from srd_onnx.inputs.sources import Item, Sources, Transform, read_items, stacked, usual_preprocess
@@ -102,7 +103,9 @@ class Subject:
         max_memory: int | None = None,
     ) -> None:
         entry = zoo.find(model) if isinstance(model, str) else None
-        self.model = load_model(entry.path if entry else model, place.digests(identity()))
+        self.providers, self.provider_note = runtime.choose_providers(providers)
+        loaded = load_model(entry.path if entry else model, place.digests(identity()))
+        self.model = widened(loaded, self.provider)
         entry = entry or zoo.find_by_sha256(self.model.sha256)
         self.fixed = {name: np.asarray(value).tolist() for name, value in (fixed or {}).items()}
         if fixed:
@@ -111,7 +114,6 @@ class Subject:
         self.options: Options = options_of(
             preset, boundary=boundary, seed=seed, sign=sign, bias=bias, focus=focus, smooth=smooth
         )
-        self.providers, self.provider_note = runtime.choose_providers(providers)
         self.threads = threads
         self.compare = compare
         self.max_memory = None if max_memory is None else at_least_one("max_memory", max_memory)

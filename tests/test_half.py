@@ -4,6 +4,7 @@ ONNX Runtime's CPU provider computes float16 in float32 wherever it has no kerne
 model is also evaluated by onnx.reference, which rounds every tensor to float16.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,11 +21,13 @@ from srd_onnx.engine.assemble import combined, pruned
 from srd_onnx.engine.backward import build
 from srd_onnx.engine.compiling import relevance_outputs
 from srd_onnx.engine.options import Options
-from srd_onnx.engine.plan import make_plan
+from srd_onnx.engine.plan import Plan, make_plan
+from srd_onnx.engine.rule import RuleTable
 from srd_onnx.errors import InvalidModelError
 from srd_onnx.graph.roles import parse_layout
 from srd_onnx.graph.walk import walk
 from srd_onnx.sanity import warnings_of
+from srd_onnx.sharing.ratios import LayerRatios, decoded, ratio_model
 from tests.nets import model_of
 
 SIDE, CHANNELS = 16, 64
@@ -78,19 +81,27 @@ def net(gain: float, score: float) -> onnx.ModelProto:
     return model_of(nodes, stored, ([2, 3, SIDE, SIDE], [2, 5]), opset=18)
 
 
-def referred(model: onnx.ModelProto, bias: Any = "distribute") -> NDArray[np.floating]:
-    """The map as onnx.reference computes it, node by node in the model's own precision."""
+def planned(model: onnx.ModelProto, rules: RuleTable = RULES, bias: Any = "distribute") -> Plan:
     graph = walk(onnx.shape_inference.infer_shapes(model, data_prop=True))
     axes = parse_layout("NCHW", "input", [2, 3, SIDE, SIDE])
-    plan = make_plan(graph, {"input": axes}, RULES, Options(bias=bias))
+    return make_plan(graph, {"input": axes}, rules, Options(bias=bias))
+
+
+def evaluated(model: onnx.ModelProto, **feeds: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    """What onnx.reference computes, node by node, of X in the model's own precision."""
+    dtype = helper.tensor_dtype_to_np_dtype(model.graph.input[0].type.tensor_type.elem_type)
+    names = [output.name for output in model.graph.output]
+    with np.errstate(all="ignore"):
+        found: Any = ReferenceEvaluator(model).run(names, {"input": X.astype(dtype), **feeds})
+    return dict(zip(names, found, strict=True))
+
+
+def referred(model: onnx.ModelProto, bias: Any = "distribute") -> NDArray[np.floating]:
+    plan = planned(model, bias=bias)
     backward = build(plan)
     whole = pruned(combined(model, backward, relevance_outputs(plan, backward)))
     onnx.checker.check_model(whole, full_check=True)
-    dtype = helper.tensor_dtype_to_np_dtype(model.graph.input[0].type.tensor_type.elem_type)
-    with np.errstate(all="ignore"):
-        feeds = {"input": X.astype(dtype), "target": np.array([3, 1])}
-        found: Any = ReferenceEvaluator(whole).run(["relevance"], feeds)
-    return np.asarray(found[0])
+    return evaluated(whole, target=np.array([3, 1]))["relevance"]
 
 
 # Squared norms of activations of 100 pass 65504; what is expanded of a score of 0.3 over 256 positions is around 1e-6.
@@ -113,6 +124,66 @@ def test_without_it_the_norms_overflow(monkeypatch: pytest.MonkeyPatch) -> None:
     single, half = referred(model), referred(halves(model))
     with pytest.raises(AssertionError, match=r"Not equal|nan location"):
         np.testing.assert_allclose(half, single, atol=0.02 * np.abs(single).max())
+
+
+# Of the Add by its parts, of the windows by their taps; or of everything by its VJP, comb by comb.
+WAYS = {
+    "as emitted": RULES,
+    "by VJP": {key: replace(rule, taps=None, parts=None) for key, rule in RULES.items()},
+}
+
+
+def layers_of(model: onnx.ModelProto, rules: RuleTable) -> tuple[LayerRatios, ...]:
+    made = ratio_model(planned(model, rules), model)
+    return decoded(made, evaluated(made.model))
+
+
+def check_layers(case: str, rules: RuleTable) -> None:
+    model = net(*CASES[case])
+    for one, other in zip(layers_of(model, rules), layers_of(halves(model), rules), strict=True):
+        np.testing.assert_allclose(other.total, 1, atol=1e-3)
+        if one.op.startswith("ai.onnx::MaxPool"):
+            continue  # of numbers that float16 makes equal another one wins
+        for own, there in zip(one.incoming, other.incoming, strict=True):
+            np.testing.assert_array_equal(there.feeds.parts, own.feeds.parts)
+            np.testing.assert_allclose(there.taps, own.taps, atol=1e-3)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("case", CASES)
+def test_ratios_in_half_precision_are_those_in_single(case: str, way: str) -> None:
+    check_layers(case, WAYS[way])
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_without_it_the_norms_of_ratios_overflow(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(half_precision, "is_half", lambda _: False)
+    with pytest.raises(AssertionError, match="nan location"):
+        check_layers("large", WAYS[way])
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_many_targets_fields_and_the_forward_pass_agree_with_single(case: str) -> None:
+    model = net(*CASES[case])
+    single, half = (
+        Explainer(m, providers="cpu", preset="paper", layout="NCHW") for m in (model, halves(model))
+    )
+
+    def check(found: NDArray[Any], wanted: NDArray[Any]) -> None:
+        scale = np.abs(wanted).max()
+        np.testing.assert_allclose(found / scale, wanted / scale, atol=0.02)
+
+    for explain in (Explainer.explain, Explainer.explain_forward):
+        every = (explain(one, X, [0, 1, 2, 3, 4]) for one in (single, half))
+        for one, other in zip(*every, strict=True):
+            check(other.relevance, one.relevance)
+            assert abs(other.residual) <= 2e-3 * np.abs(other.logits).max()
+    for own, there in zip(single.erf(X, "relu2"), half.erf(X, "relu2"), strict=True):
+        check(there.maps, own.maps)
+    for decision, beside in zip(single.inside(X, 3), half.inside(X, 3), strict=True):
+        for layer, same in zip(decision.shown, beside.shown, strict=True):
+            assert same.relevance == pytest.approx(layer.relevance, rel=0.02, abs=0.02)
+            assert same.active == (None if layer.active is None else pytest.approx(layer.active, abs=0.02))
 
 
 def test_the_runtime_agrees() -> None:

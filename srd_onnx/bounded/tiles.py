@@ -139,11 +139,14 @@ class Tiled:
             direction = np.zeros(self.tile.plan.target.shape, boundary.dtype)
             y, x = self._within(row, column)
             group = (..., slice(row.first, row.last), slice(column.first, column.last))
-            direction[..., y, x] = _expanded(boundary[group], share[group])
+            expanded = _expanded(boundary[group], share[group])
+            # Half precision could not hold it; a power of two rounds nothing.
+            unit = 2.0 ** np.frexp(np.abs(expanded).max(initial=0))[1]
+            direction[..., y, x] = expanded / unit
             part = np.ascontiguousarray(picture[..., row.start : row.stop, column.start : column.stop])
             found = run_explanation(self.session, self.tile, {source: part}, direction.reshape(1, -1))
-            whole[:, row.start : row.stop, column.start : column.stop] += found.relevance[source]
-            for name, amount in zip(found.booked, found.ledger[0], strict=True):
+            whole[:, row.start : row.stop, column.start : column.stop] += found.relevance[source] * unit
+            for name, amount in zip(found.booked, found.ledger[0] * unit, strict=True):
                 ledger[name] = ledger.get(name, np.zeros(1)) + amount
         return whole, ledger
 
@@ -159,7 +162,7 @@ class Tiled:
 def _expanded(v: Array, share: Array) -> Array:
     """``v_j R_j / ‖v_j‖²``, whose inner product with the PFV is its relevance."""
     norm = np.square(v, dtype=np.float64).sum(axis=1, keepdims=True)
-    return np.asarray(v * (share / np.maximum(norm, np.finfo(np.float32).tiny)), v.dtype)
+    return np.asarray(v * (share / np.maximum(norm, np.finfo(np.float32).tiny)))
 
 
 def make_tiled(

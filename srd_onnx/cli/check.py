@@ -99,6 +99,8 @@ def _show(report: "CheckReport") -> None:
         console.print(
             Text("It cannot be explained: ", "bold red") + Text(lines(report.problem)), soft_wrap=True
         )
+    if report.precision is not None:
+        note(report.precision)
     if report.layout_guessed:
         note(f"layout {report.layout} is guessed; --layout says another")
 

@@ -44,6 +44,8 @@ def notes_before(explainer: "Explainer") -> Iterator[str]:
     """What the user should know, known before the first explanation."""
     if explainer.provider_note:
         yield explainer.provider_note
+    if explainer.model.precision is not None:
+        yield explainer.model.precision
     if explainer.layout_guessed:
         shape = "x".join(map(str, explainer.input_shape))
         yield f"layout {explainer.layout} guessed from the input of {shape}; --layout says another"

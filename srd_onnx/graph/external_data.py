@@ -28,7 +28,7 @@ def nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
     """Every node of the graph, and after each one those of its subgraphs."""
     for node in graph.node:
         yield node
-        for inner in _subgraphs(node):
+        for inner in subgraphs(node):
             yield from nodes(inner)
 
 
@@ -169,11 +169,12 @@ def _node_tensors(node: onnx.NodeProto) -> Iterator[TensorProto]:
         for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
             yield sparse.values
             yield sparse.indices
-    for graph in _subgraphs(node):
+    for graph in subgraphs(node):
         yield from _graph_tensors(graph)
 
 
-def _subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """The bodies of one node, not those within them."""
     for attribute in node.attribute:
         if attribute.HasField("g"):
             yield attribute.g

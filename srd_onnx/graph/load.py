@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +61,8 @@ class LoadedModel:
         opset: the default-domain opset as the file has it, before any conversion.
         producer: name and version of the exporter, "" if it did not say.
         parameters: elements of the float tensors stored in the model, and of quantised weights.
+        half: what the file has in "float16" or "bfloat16" and `proto` in float32, by name (of constants within nodes,
+            by that of an attribute or a result); see `srd_onnx.graph.widen`.
     """
 
     proto: onnx.ModelProto
@@ -69,6 +71,15 @@ class LoadedModel:
     opset: int
     producer: str
     parameters: int
+    half: Mapping[str, str]
+
+    @property
+    def precision(self) -> str | None:
+        """In words, where it is not computed in the precision of the file."""
+        if not self.half:
+            return None
+        kinds = " and ".join(sorted(set(self.half.values())))
+        return f"{kinds} is computed in float32: results are not rounded to {kinds} between the nodes"
 
 
 def load_model(source: str | Path | bytes | onnx.ModelProto, digests: Digests | None = None) -> LoadedModel:
@@ -117,7 +128,7 @@ def _loaded(proto: onnx.ModelProto, path: Path | None, digest: str) -> LoadedMod
     _shorten_domain(proto)
     _normalise(proto)
     parameters = _parameters(proto.graph)
-    return LoadedModel(_runnable(proto, opset), path, digest, opset, producer, parameters)
+    return LoadedModel(_runnable(proto, opset), path, digest, opset, producer, parameters, half={})
 
 
 def _bytes_of(source: str | Path | bytes | onnx.ModelProto, where: str) -> bytes:

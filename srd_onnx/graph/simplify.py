@@ -279,8 +279,6 @@ def optimised(model: ModelProto) -> ModelProto:
 
 
 def _remedy(message: str) -> str:
-    if "bfloat16" in message:
-        return " It has no bfloat16 kernels for the CPU: export the model in float16 or float32"
     if message.startswith("Could not find an implementation"):
         return ". If its numbers are float64, export the model in float32"
     return ""

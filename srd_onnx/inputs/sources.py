@@ -159,6 +159,8 @@ def _from_photo(
 def _from_array(array: Array, port: Port, number: int) -> Iterator[Item]:
     axes = port.axes
     rank = len(axes.roles)
+    if array.dtype.name == "bfloat16":  # of ml_dtypes; to numpy it is no number
+        array = array.astype(np.float32)
     if not port.has_batch:
         rows = array[None] if array.ndim == rank else array
         fits = rows.ndim == rank + 1
