@@ -15,7 +15,7 @@ from tests.cli_tools import HOSTILE, document, photo, run, saved, small
 
 RUN = {
     "command", "created", "folder", "notes", "complete", "explanations", "errors", "model", "layout", "layout_guessed",
-    "fixed", "preprocess", "preprocess_assumed", "method", "preset", "options", "provider", "versions",
+    "precision", "fixed", "preprocess", "preprocess_assumed", "method", "preset", "options", "provider", "versions",
 }  # fmt: skip
 ONE = {
     "image", "name", "target", "label", "logit", "files", "residual", "ledger", "top5", "seed_value", "sum_relevance",

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from graph_rules import RULES
-from srd_onnx import Explainer, zoo
+from srd_onnx import Explainer, subject, zoo
 from srd_onnx.engine import half as half_precision
 from srd_onnx.engine.assemble import combined, pruned
 from srd_onnx.engine.backward import build
@@ -23,7 +23,6 @@ from srd_onnx.engine.compiling import relevance_outputs
 from srd_onnx.engine.options import Options
 from srd_onnx.engine.plan import Plan, make_plan
 from srd_onnx.engine.rule import RuleTable
-from srd_onnx.errors import InvalidModelError
 from srd_onnx.graph.roles import parse_layout
 from srd_onnx.graph.walk import walk
 from srd_onnx.sanity import warnings_of
@@ -143,7 +142,7 @@ def check_layers(case: str, rules: RuleTable) -> None:
     for one, other in zip(layers_of(model, rules), layers_of(halves(model), rules), strict=True):
         np.testing.assert_allclose(other.total, 1, atol=1e-3)
         if one.op.startswith("ai.onnx::MaxPool"):
-            continue  # of numbers that float16 makes equal another one wins
+            continue  # of equal numbers another one wins
         for own, there in zip(one.incoming, other.incoming, strict=True):
             np.testing.assert_array_equal(there.feeds.parts, own.feeds.parts)
             np.testing.assert_allclose(there.taps, own.taps, atol=1e-3)
@@ -163,30 +162,34 @@ def test_without_it_the_norms_of_ratios_overflow(way: str, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_many_targets_fields_and_the_forward_pass_agree_with_single(case: str) -> None:
+def test_many_targets_fields_and_the_forward_pass_agree_with_single(
+    case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of float16 as it is elsewhere than on the CPU: what has a kernel here stays so, the rest is between Casts."""
+    monkeypatch.setattr(subject, "widened", lambda loaded, _: loaded)
     model = net(*CASES[case])
     single, half = (
         Explainer(m, providers="cpu", preset="paper", layout="NCHW") for m in (model, halves(model))
     )
 
-    def check(found: NDArray[Any], wanted: NDArray[Any]) -> None:
-        scale = np.abs(wanted).max()
-        np.testing.assert_allclose(found / scale, wanted / scale, atol=0.02)
+    def check(found: NDArray[Any], wanted: NDArray[Any], part: float = 0.02) -> None:
+        np.testing.assert_allclose(found, wanted, atol=part * np.abs(wanted).max())
 
     for explain in (Explainer.explain, Explainer.explain_forward):
         every = (explain(one, X, [0, 1, 2, 3, 4]) for one in (single, half))
         for one, other in zip(*every, strict=True):
             check(other.relevance, one.relevance)
             assert abs(other.residual) <= 2e-3 * np.abs(other.logits).max()
-    for own, there in zip(single.erf(X, "relu2"), half.erf(X, "relu2"), strict=True):
-        check(there.maps, own.maps)
+    for own, there in zip(single.erf(X), half.erf(X), strict=True):
+        check(there.maps, own.maps, 0.04)  # of numbers that float16 makes equal another one wins
     for decision, beside in zip(single.inside(X, 3), half.inside(X, 3), strict=True):
         for layer, same in zip(decision.shown, beside.shown, strict=True):
             assert same.relevance == pytest.approx(layer.relevance, rel=0.02, abs=0.02)
             assert same.active == (None if layer.active is None else pytest.approx(layer.active, abs=0.02))
 
 
-def test_the_runtime_agrees() -> None:
+def test_the_runtime_agrees(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subject, "widened", lambda loaded, _: loaded)
     for gain, score in CASES.values():
         model = net(gain, score)
         options: dict[str, Any] = {"providers": "cpu", "preset": "paper", "layout": "NCHW"}
@@ -216,11 +219,3 @@ def test_rounding_of_the_scores_is_no_error_and_more_is() -> None:
     assert not list(warnings_of(0.1, 0.09, 0.0, rounding=0.01))
     assert "miss the seed" in next(warnings_of(0.1, 0.05, 0.0, rounding=0.01))
     assert "miss the seed" in next(warnings_of(0.1, 0.09, 0.0))
-
-
-def test_bfloat16_is_refused_with_what_to_do() -> None:
-    explainer = Explainer(halves(net(1, 1), TensorProto.BFLOAT16), providers="cpu", layout="NCHW")
-    with pytest.raises(
-        InvalidModelError, match="no bfloat16 kernels for the CPU: export the model in float16"
-    ):
-        explainer.explain(X)

@@ -45,6 +45,7 @@ def _facts(base: Explainer, report: CheckReport) -> tuple[tuple[str, str], ...]:
         ("producer", report.producer or "not said"),
         ("opset", str(report.opset)),
         ("parameters", f"{report.parameters:,}"),
+        *((("precision", report.precision),) if report.precision else ()),
         ("layout of the input", layout),
         ("explained tensor", report.target_tensor or "–"),
         ("boundary", ", ".join(report.boundary) or "–"),

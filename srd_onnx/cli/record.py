@@ -21,6 +21,7 @@ _OF_THE_RUN = (
     "model",
     "layout",
     "layout_guessed",
+    "precision",
     "fixed",
     "preprocess",
     "preprocess_assumed",

@@ -139,6 +139,7 @@ def _sections(meta: Mapping[str, Any], command: Sequence[str]) -> Iterator[Secti
             ("opset", str(model["opset"])),
             ("parameters", f"{model['parameters']:,}"),
             ("input", f"{given['name']}, {' × '.join(map(str, given['shape']))}, {meta['layout']}"),
+            *((("precision", meta["precision"]),) if meta["precision"] else ()),
             ("explained output", meta["target_tensor"]),
             ("preprocessing", _words(meta["preprocess"])),
         ),
