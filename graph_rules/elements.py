@@ -36,8 +36,7 @@ class ElementMap:
         if not equal(self.outs, np.arange(math.prod(self.result))):
             flat = emit("Gather", flat, emit.const(self.outs), axis=0)
         if not equal(self.ins, np.arange(size)):
-            zeros = emit.zeros([size], dtype)
-            flat = emit("ScatterElements", zeros, emit.const(self.ins), flat, axis=0, reduction="add")
+            flat = emit.added([size], dtype, emit.const(self.ins), flat, axis=0)
         return emit.reshape(flat, self.source)
 
     def of_positions(self, roles: Axes, source_roles: Axes) -> "ElementMap":

@@ -172,8 +172,7 @@ def _added_up(emit: Emitter, node: Node, frames: str, parts: int) -> str:
     x, places = node.input(0), _frames(node)
     n, size = x.shape[:2]
     rows = emit.reshape(emit("Transpose", frames, perm=[1, 2, 0, 3]), [places.size, n, parts])
-    zeros = emit.zeros([size, n, parts], x.dtype)
-    added = emit("ScatterND", zeros, emit.const(places.reshape(-1, 1)), rows, reduction="add")
+    added = emit.added([size, n, parts], x.dtype, emit.const(places.reshape(-1, 1)), rows)
     return emit("Transpose", added, perm=[1, 0, 2])
 
 

@@ -90,9 +90,9 @@ def _put_back(emit: Emitter, node: Node, flow: str, shape: Sequence[int]) -> str
     before, count, after = math.prod(flat[:axis]), flat[axis], math.prod(flat[axis + 1 :])
     indices = emit.reshape(node.input(1).name, [1, count, 1])
     indices = emit("Expand", indices, emit.ints([before, count, after]))
-    zeros = emit.zeros([before, shape[axis], after], real_dtype(node.input(0)))
     flow = emit.reshape(flow, [before, count, after])
-    return emit.reshape(emit("ScatterElements", zeros, indices, flow, axis=1, reduction="add"), shape)
+    added = emit.added([before, shape[axis], after], real_dtype(node.input(0)), indices, flow, axis=1)
+    return emit.reshape(added, shape)
 
 
 def _spread(emit: Emitter, node: Node, shares: Flows) -> Flows:

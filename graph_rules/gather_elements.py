@@ -77,8 +77,7 @@ def _slices_routes(node: Node, roles: Roles) -> bool:
 
 
 def _put_back(emit: Emitter, node: Node, flow: str, shape: Sequence[int]) -> Flows:
-    zeros = emit.zeros(shape, node.input(0).dtype)
-    return to_first(node, emit("ScatterND", zeros, node.input(1).name, flow, reduction="add"))
+    return to_first(node, emit.added(shape, node.input(0).dtype, node.input(1).name, flow))
 
 
 def _slices_spread(emit: Emitter, node: Node, shares: Flows) -> Flows:

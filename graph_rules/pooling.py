@@ -103,11 +103,9 @@ def max_pool(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
         if k in node.attrs
     }
     winners = emit.many("MaxPool", x.name, outputs=2, storage_order=0, **attrs)[1]
-    flat = emit.zeros([math.prod(x.shape)], x.dtype)
     size = [math.prod(y.shape)]
-    moved = emit(
-        "ScatterElements", flat, emit.reshape(winners, size), emit.reshape(g, size), axis=0, reduction="add"
-    )
+    places, parts = emit.reshape(winners, size), emit.reshape(g, size)
+    moved = emit.added([math.prod(x.shape)], x.dtype, places, parts, axis=0)
     return to_first(node, emit.reshape(moved, x.shape))
 
 

@@ -194,8 +194,7 @@ def _to_winners(emit: Emitter, node: Node, g: str) -> str:
         for tensor in (weights, emit.reshape(indices, every))
     )
     moved = emit("Mul", emit.reshape(g, [regions, channels, bins]), weight)
-    zeros = emit.zeros([regions, channels, pixels], x.dtype)
-    moved = emit("ScatterElements", zeros, index, moved, axis=2, reduction="add")
+    moved = emit.added([regions, channels, pixels], x.dtype, index, moved, axis=2)
     items = emit("Transpose", _chosen(emit, node), perm=[1, 0])
     return emit.reshape(emit("MatMul", items, emit.reshape(moved, [regions, channels * pixels])), x.shape)
 

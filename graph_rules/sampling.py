@@ -153,15 +153,9 @@ class Samples:
         """
         emit, many = self.emit, [self.batch, channels, self.points * self.count]
         parts = emit("Mul", emit.reshape(flow, [*many[:2], self.points, 1]), self._one_channel(weights))
-        zeros = emit.zeros([*many[:2], math.prod(self.sizes)], self.like.dtype)
-        moved = emit(
-            "ScatterElements",
-            zeros,
-            self.indices(channels),
-            emit.reshape(parts, many),
-            axis=2,
-            reduction="add",
-        )
+        whole = [*many[:2], math.prod(self.sizes)]
+        places, parts = self.indices(channels), emit.reshape(parts, many)
+        moved = emit.added(whole, self.like.dtype, places, parts, axis=2)
         return emit.reshape(moved, [*many[:2], *self.sizes])
 
     def equally(self, share: str) -> str:

@@ -45,7 +45,7 @@ def test_the_json_is_the_report_and_nothing_else(tmp_path: Path) -> None:
     assert set(found) == {
         "explainable", "counts", "path", "sha256", "opset", "producer", "parameters", "inputs", "outputs", "layout",
         "layout_guessed", "input_shape", "preset", "options", "target_tensor", "boundary", "focus", "nodes",
-        "problem", "cost",
+        "precision", "problem", "cost",
     }  # fmt: skip
     assert (found["explainable"], found["problem"]) == (True, None)
     assert found["inputs"] == [{"name": "input", "dtype": "float", "shape": ["N", 3, 32, 32]}]

@@ -164,7 +164,7 @@ def test_nothing_of_it_is_left_and_what_is_forgotten_shows(monkeypatch: pytest.M
     assert left(loaded.proto) == _SAID  # as it was
     assert [node.name for node in wide.proto.graph.node] == [node.name for node in loaded.proto.graph.node]
     assert wide.sha256 == loaded.sha256
-    monkeypatch.setattr(widen, "_TYPES", {"dtype"})
+    monkeypatch.setattr(widen, "TYPES", {"dtype"})
     assert left(widened(loaded, CPU).proto)
     with pytest.raises(InvalidModelError):
         explained(spelt_out(B16))
@@ -179,7 +179,7 @@ def test_the_known_attributes_are_all_that_the_standard_has() -> None:
         if attribute.type == onnx.defs.OpSchema.AttrType.INT and "mode" not in name
         and any(word in attribute.description.lower() for word in ("data type", "datatype", "dtype", "precision"))
     }  # fmt: skip
-    assert asked == widen._TYPES
+    assert asked == widen.TYPES
 
 
 def test_float16_keeps_the_names_of_the_file_on_the_cpu_and_itself_elsewhere() -> None:

@@ -269,6 +269,28 @@ class Emitter:
         value = numpy_helper.from_array(np.zeros(1, dtype))
         return self("ConstantOfShape", self.ints(shape), value=value)
 
+    def added(
+        self, shape: Sequence[int], dtype: np.dtype[Any], places: str, parts: str, axis: int | None = None
+    ) -> str:
+        """Zeros of this shape, with parts added in their places; half ones in float32, as any sum of many.
+
+        Args:
+            shape: of the result.
+            dtype: of the parts.
+            places: indices along `axis` (ScatterElements); of slices, if that is left out (ScatterND).
+            parts: what is added.
+            axis: see `places`.
+        """
+        half = dtype.itemsize == 2
+        zeros = self.zeros(shape, np.dtype(np.float32) if half else dtype)
+        single = self("Cast", parts, to=TensorProto.FLOAT) if half else parts
+        made = (
+            self("ScatterND", zeros, places, single, reduction="add")
+            if axis is None
+            else self("ScatterElements", zeros, places, single, axis=axis, reduction="add")
+        )
+        return self("Cast", made, to=helper.np_dtype_to_tensor_dtype(dtype)) if half else made
+
     def like(self, value: Value, data: Any) -> str:
         """A constant of the dtype of `value`."""
         return self.const(np.asarray(data, value.dtype))

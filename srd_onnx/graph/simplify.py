@@ -30,6 +30,7 @@ from srd_onnx.graph.expand import ExpansionTable, expand, is_own, own_up
 from srd_onnx.graph.external_data import nodes
 from srd_onnx.graph.functions import data_dependent, origin, without_rule, write_out
 from srd_onnx.graph.ir import Graph, OpKey
+from srd_onnx.graph.narrow import folded_in_half
 from srd_onnx.graph.opset import default_opset, name_nodes, to_opset
 from srd_onnx.graph.walk import walk
 from srd_onnx.ort.errors import ORT_ERRORS, short_message
@@ -200,10 +201,10 @@ def _with_shapes(model: ModelProto, shapes: Mapping[str, Sequence[int]]) -> Mode
 
 
 def _folded(model: ModelProto) -> ModelProto:
-    folded = optimised(model)
+    folded = folded_in_half(model, optimised)
     if any(name.startswith(_INLINED) for node in folded.graph.node for name in node.output):
         # What has no kernel of its own is written out only after the folding, and with its shapes open.
-        folded = optimised(folded)
+        folded = folded_in_half(folded, optimised)
     _cast_constants(folded.graph)
     name_nodes(folded.graph)
     return folded

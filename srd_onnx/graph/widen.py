@@ -17,7 +17,7 @@ from srd_onnx.ort.runtime import CPU
 
 _HALF: dict[int, str] = {TensorProto.BFLOAT16: "bfloat16", TensorProto.FLOAT16: "float16"}
 # Attributes that hold an element type as a number, of whatever operator.
-_TYPES = {"to", "dtype", "output_dtype", "output_datatype", "precision", "softmax_precision", "stash_type"}
+TYPES = {"to", "dtype", "output_dtype", "output_datatype", "precision", "softmax_precision", "stash_type"}
 _DOMAINS = ("", "com.microsoft")
 
 
@@ -56,7 +56,7 @@ def widened(loaded: LoadedModel, provider: str) -> LoadedModel:
             )
     model = ModelProto()
     model.CopyFrom(loaded.proto)
-    _widen(model, kinds)
+    widen(model, kinds)
     return replace(loaded, proto=model, half=found)
 
 
@@ -68,8 +68,8 @@ def _names(model: ModelProto, kinds: Set[int]) -> dict[str, str]:
     return {name: _HALF[kind] for name, kind in said if kind in kinds}
 
 
-def _widen(model: ModelProto, kinds: Set[int]) -> None:
-    """In place."""
+def widen(model: ModelProto, kinds: Set[int]) -> None:
+    """Write these element types as float32, wherever the model says them, in place."""
     for tensor in tensors(model):
         if tensor.data_type in kinds:
             array = numpy_helper.to_array(tensor).astype(np.float32)
@@ -116,5 +116,5 @@ def _asked(graph: GraphProto) -> Iterator[tuple[str, AttributeProto]]:
     """Name of the result and attribute, where a node of one graph is told an element type."""
     for node in graph.node:
         for attribute in node.attribute:
-            if node.domain in _DOMAINS and attribute.name in _TYPES and attribute.type == AttributeProto.INT:
+            if node.domain in _DOMAINS and attribute.name in TYPES and attribute.type == AttributeProto.INT:
                 yield node.output[0], attribute
