@@ -24,7 +24,7 @@ def key_of(model: LoadedModel, fixed: Mapping[str, Any], case: Case, providers: 
     """64 hex digits.
 
     Args:
-        model: known by its SHA-256, that of its external data included.
+        model: known by its SHA-256, that of its external data included, and what of it was widened.
         fixed: values of inputs that were made constants.
         case: shapes, axes, options and what is explained.
         providers: of the session. ONNX Runtime writes kernels' layouts into what it optimises, so that the kind of CPU
@@ -37,6 +37,7 @@ def key_of(model: LoadedModel, fixed: Mapping[str, Any], case: Case, providers: 
     }
     content = {
         "model": model.sha256,
+        "half": dict(model.half),
         "fixed": fixed,
         "case": asked,
         "providers": list(providers),
