@@ -26,8 +26,8 @@ from scipy.stats import spearmanr
 from benchmarks.halves import PASTED, TUNING, halves
 from benchmarks.imagenet import explainer_of
 from benchmarks.machine import header
+from benchmarks.quality_inputs import passed_by_all
 from srd_onnx import Explainer
-from srd_onnx.engine.boundary import passages
 from srd_onnx.inputs.sources import read_items
 from srd_onnx.methods.activation_maps import gradcam
 from srd_onnx.ort.forward import kept_forward
@@ -123,11 +123,9 @@ def _like(base: Explainer, data: bytes, **options: Any) -> Explainer:
 
 def network_of(base: Explainer) -> Network:
     """With the tensors that all relevance passes: the last one of every number of positions."""
-    plan = base.with_changed(boundary=base.ports[0].name).plan
-    crossed = [(step.node, step.rule, step.carriers) for step in plan.steps]
     (encoder,) = base.plan.boundary
-    passed = passages(crossed, [plan.target.name], plan.sources)
-    counts = {name: plan.roles[name].count(plan.graph.values[name]) for name in passed[1:]}
+    counts = passed_by_all(base)
+    del counts[base.ports[0].name]
     last = {count: name for name, count in counts.items()}
     finer = tuple(last[count] for count in sorted(last) if count > counts[encoder])
     return Network(base, encoder, finer, counts)

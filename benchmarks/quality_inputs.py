@@ -82,16 +82,18 @@ def finer_layer(base: Explainer) -> str | None:
     None where that is not finer than the encoder.
     """
     (encoder,) = base.plan.boundary
+    counts = passed_by_all(base)
+    whole, passed = next(iter(counts.values())), list(counts)
+    few = [name for name in passed if counts[encoder] < counts[name] <= ODD * whole / PER_POSITION]
+    return max(few, key=lambda name: (counts[name], passed.index(name)), default=None)
+
+
+def passed_by_all(base: Explainer) -> dict[str, int]:
+    """The tensors that all relevance passes, from the input on, and how many positions each has."""
     plan = base.with_changed(boundary=base.ports[0].name).plan
     crossed = [(step.node, step.rule, step.carriers) for step in plan.steps]
-
-    def count(name: str) -> int:
-        return plan.roles[name].count(plan.graph.values[name])
-
-    whole = count(plan.sources[0].name)
     passed = passages(crossed, [plan.target.name], plan.sources)
-    few = [name for name in passed if count(encoder) < count(name) <= ODD * whole / PER_POSITION]
-    return max(few, key=lambda name: (count(name), passed.index(name)), default=None)
+    return {name: plan.roles[name].count(plan.graph.values[name]) for name in passed}
 
 
 def name_for_files(text: str) -> str:

@@ -117,7 +117,8 @@ def check_model(explainer: "Explainer", *, cost: bool = False) -> CheckReport:
         problem = str(error)
     loaded = explainer.model
     nodes = _nodes(plan, problem) if plan else ()
-    counted = costs(explainer) if cost and problem is None else None
+    case = explainer.case(explainer.shown_shapes())
+    counted = costs(explainer.compiled(case)) if cost and problem is None else None
     if counted is not None:
         nodes = tuple(replace(node, cost=counted[node.names[0]]) for node in nodes)
     return CheckReport(

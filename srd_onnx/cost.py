@@ -4,18 +4,13 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from onnx import NodeProto, shape_inference
 
-from graph_rules import EXPANSIONS, RULES
 from srd_onnx.engine.assemble import combined, pruned
-from srd_onnx.engine.compiling import compile_model
+from srd_onnx.engine.compiling import Compiled
 from srd_onnx.engine.emit import FORWARD_NODE
 from srd_onnx.ort.weights import light
-
-if TYPE_CHECKING:
-    from srd_onnx.explainer import Explainer
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -35,15 +30,8 @@ class Cost:
     written: int = 0
 
 
-def costs(explainer: "Explainer") -> dict[str, Cost]:
-    """The cost of each forward node by its original name, for `input_shape`; what was emitted for none is under "".
-
-    Raises:
-        SrdOnnxError: the model cannot be explained.
-    """
-    compiled = compile_model(
-        explainer.model.proto, explainer.case(explainer.shown_shapes()), RULES, EXPANSIONS
-    )
+def costs(compiled: Compiled) -> dict[str, Cost]:
+    """The cost of each forward node by its original name; what was emitted for none is under ""."""
     model, _ = light(pruned(combined(compiled.forward, compiled.backward, compiled.outputs)))
     graph = shape_inference.infer_shapes(model).graph
     shapes: dict[str, tuple[int, ...]] = {t.name: tuple(t.dims) for t in graph.initializer}

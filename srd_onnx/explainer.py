@@ -11,13 +11,9 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from graph_rules import EXPANSIONS, RULES
 from srd_onnx.apop.pattern_run import Kind, Pattern
 from srd_onnx.apop.results import ApopResult, pattern_results
-from srd_onnx.engine.compiling import (
-    compile_model,
-    standalone,
-)
+from srd_onnx.engine.compiling import standalone
 from srd_onnx.engine.options import NO_FOCUS
 from srd_onnx.explaining import Explaining
 from srd_onnx.explanation import Explanation
@@ -263,8 +259,8 @@ class Explainer(Explaining):
         if batch is not None:
             at_least_one("batch", batch)
             shapes |= {p.name: (batch, *shapes[p.name][1:]) for p in self.ports if p.has_batch}
+        compiled = self.compiled(self.case(shapes))
         with runtime.enough_memory():
-            compiled = compile_model(self.model.proto, self.case(shapes), RULES, EXPANSIONS)
             model = with_weights_of(self.model.proto, standalone(compiled))
         onnx.checker.check_model(model)
         if path is not None:

@@ -17,7 +17,7 @@ from graph_rules import EXPANSIONS, RULES
 from srd_onnx import zoo
 from srd_onnx.cache import place
 from srd_onnx.cache.keys import identity
-from srd_onnx.engine.compiling import Case, plan_for
+from srd_onnx.engine.compiling import Case, Compiled, compile_model, plan_for
 from srd_onnx.engine.options import DEFAULT_PRESET, NO_FOCUS, Options, options_of
 from srd_onnx.engine.plan import Plan
 from srd_onnx.errors import OptionError, UnknownTargetError
@@ -226,6 +226,11 @@ class Subject:
         """The simplified model and its plan; raises as `srd_onnx.engine.compiling.plan_for` does."""
         with runtime.enough_memory():
             return plan_for(self.model.proto, case, RULES, EXPANSIONS)
+
+    def compiled(self, case: Case) -> Compiled:
+        """The model with its backward pass; raises as `srd_onnx.engine.compiling.compile_model` does."""
+        with runtime.enough_memory():
+            return compile_model(self.model.proto, case, RULES, EXPANSIONS)
 
     def shapes(self, item: Item, size: int) -> dict[str, tuple[int, ...]]:
         """The shape of every input for `size` items like this one."""

@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from srd_onnx import Explainer
-from srd_onnx.cost import costs, multiply_adds, total
+from srd_onnx.cost import Cost, costs, multiply_adds, total
 from tests.cli_tools import run
 
 
@@ -37,8 +37,12 @@ def small() -> bytes:
     return bytes(helper.make_model(graph, opset_imports=opsets, ir_version=9).SerializeToString())
 
 
+def costs_of(explainer: Explainer) -> dict[str, Cost]:
+    return costs(explainer.compiled(explainer.case(explainer.shown_shapes())))
+
+
 def test_what_the_forward_pass_costs_is_the_sum_by_hand() -> None:
-    found = costs(Explainer(small(), preset="paper", providers="cpu"))
+    found = costs_of(Explainer(small(), preset="paper", providers="cpu"))
     assert found["conv"].forward == 64 * 4 * 3 * 9
     assert found["gemm"].forward == 4 * 5
     assert found["relu"].forward == 0
@@ -48,7 +52,7 @@ def test_what_the_forward_pass_costs_is_the_sum_by_hand() -> None:
 
 
 def test_a_routing_node_costs_nothing_and_everything_adds_up() -> None:
-    found = costs(Explainer("squeezenet11", preset="paper", providers="cpu"))
+    found = costs_of(Explainer("squeezenet11", preset="paper", providers="cpu"))
     assert found["/fires.0/sq/Conv"].backward == found["/fires.0/sq/Conv"].written == 0
     assert total(found).backward == sum(one.backward for one in found.values()) > 0
 
