@@ -26,40 +26,23 @@ def conv_taps(emit: Emitter, node: Node, window: Window, weights: Array, out: st
     """
     v, group = node.output(), node.attrs["group"]
     count, narrow = weights.shape[:2]
-    if in_blocks(emit, node, window) and (group == 1 or group == count == node.input(0).shape[1]):
-        return Taps(0, window.index(), _stacked(emit, _conv_products(emit, node, window, weights, out)))
+    depthwise = group == count and narrow == 1
+    blocks = in_blocks(emit, node, window) and (group == 1 or group == count == node.input(0).shape[1])
     by_tap = weights.reshape(count, narrow, -1)
-    backs = _backs(emit, v.name, by_tap, group, v.rank) if group * narrow <= count else []
+    backs = (
+        [] if depthwise or group * narrow > count else _backs(emit, out, by_tap, group, v.rank, blocks=blocks)
+    )
     products = []
-    for k, x in enumerate(under_taps(emit, node, window)):
-        if group == count and narrow == 1:  # depthwise
-            products.append(_summed(emit, emit("Mul", x, v.name), node, by_tap[:, 0, k]))
+    for k, x in enumerate((under_taps_in_blocks if blocks else under_taps)(emit, node, window)):
+        if depthwise:
+            product, weight = emit("Mul", x, out), by_tap[:, 0, k]
         elif backs:
-            product = emit("Mul", backs[k], x)
-            products.append(_summed(emit, product, node, np.ones(group * narrow, v.dtype)))
+            product, weight = emit("Mul", backs[k], x), np.ones(group * narrow, v.dtype)
         else:
             there = _pointwise(emit, x, by_tap[:, :, k], group, v.rank)
-            products.append(_summed(emit, emit("Mul", there, v.name), node, np.ones(count, v.dtype)))
+            product, weight = emit("Mul", there, out), np.ones(count, v.dtype)
+        products.append(_summed(emit, product, node, weight, blocks=blocks))
     return Taps(0, window.index(), _stacked(emit, products))
-
-
-def _conv_products(emit: Emitter, node: Node, window: Window, weights: Array, out: str) -> list[str]:
-    """As `conv_taps`, nothing of it leaving the blocks of channels."""
-    x, v = node.input(0), node.output()
-    depthwise, narrow = weights.shape[1] == 1, x.shape[1] <= v.shape[1]
-    by_tap = weights.reshape(*weights.shape[:2], -1)
-    products = []
-    for k, under in enumerate(under_taps_in_blocks(emit, node, window)):
-        if depthwise:
-            weight = emit.like(v, by_tap[:, 0, k].reshape(1, -1, 1, 1))
-            products.append(emit("Conv", emit("Mul", under, out), weight))
-        elif narrow:
-            back = _pointwise(emit, out, by_tap[:, :, k].T, 1, v.rank)
-            products.append(emit.over_channels(emit("Mul", under, back), x))
-        else:
-            there = _pointwise(emit, under, by_tap[:, :, k], 1, v.rank)
-            products.append(emit.over_channels(emit("Mul", there, out), v))
-    return products
 
 
 def narrow_products(emit: Emitter, node: Node, window: Window, weights: Array, out: str) -> str | None:
@@ -100,14 +83,13 @@ def folded(emit: Emitter, taps: str, scale: str, window: Window, dtype: np.dtype
     return transposed(emit, emit("Mul", taps, scale), places, 1, window)
 
 
-def _backs(emit: Emitter, v: str, by_tap: Array, group: int, rank: int) -> list[str]:
+def _backs(emit: Emitter, v: str, by_tap: Array, group: int, rank: int, *, blocks: bool) -> list[str]:
     """``W_k^T v`` for every tap k, [N, C, *result] each; of a narrow input, such as a picture, by one convolution."""
     count, narrow, taps = by_tap.shape
-    if group == count and narrow == 1:
-        return []
     turned = by_tap.reshape(group, count // group, narrow, taps).transpose(3, 0, 2, 1)
     backs = turned.reshape(taps, group * narrow, count // group)
-    if group == 1 and _NARROW * narrow <= count and taps > 1:
+    # A Split would leave the blocks.
+    if group == 1 and _NARROW * narrow <= count and taps > 1 and not blocks:
         every = _pointwise(emit, v, backs.reshape(-1, count), 1, rank)
         return list(emit.many("Split", every, outputs=taps, axis=1, num_outputs=taps))
     return [_pointwise(emit, v, back, group, rank) for back in backs]
@@ -115,13 +97,10 @@ def _backs(emit: Emitter, v: str, by_tap: Array, group: int, rank: int) -> list[
 
 def average_taps(emit: Emitter, node: Node, window: Window, counts: Array) -> Taps:
     """``<x_k, v> / count``."""
-    v = node.output()
+    v, blocks = node.output(), in_blocks(emit, node, window)
     ones = np.ones(v.shape[1], v.dtype)
-    if in_blocks(emit, node, window):
-        unders = under_taps_in_blocks(emit, node, window)
-        products = [emit.over_channels(emit("Mul", x, v.name), v) for x in unders]
-    else:
-        products = [_summed(emit, emit("Mul", x, v.name), node, ones) for x in under_taps(emit, node, window)]
+    unders = (under_taps_in_blocks if blocks else under_taps)(emit, node, window)
+    products = [_summed(emit, emit("Mul", x, v.name), node, ones, blocks=blocks) for x in unders]
     share = emit("Div", _stacked(emit, products), emit.like(v, counts[None, None]))
     return Taps(0, window.index(), share)
 
@@ -138,7 +117,7 @@ def winner_taps(emit: Emitter, node: Node, window: Window) -> Taps:
     for x in under_taps(emit, node, window):
         won = emit("Where", emit("Equal", x, v.name), left, zero)
         left = emit("Sub", left, won)
-        products.append(_summed(emit, won, node, ones))
+        products.append(_summed(emit, won, node, ones, blocks=False))
     return Taps(0, window.index(), _stacked(emit, products))
 
 
@@ -228,8 +207,10 @@ def _pointwise(emit: Emitter, tensor: str, weights: Array, group: int, rank: int
     return emit("Conv", tensor, emit.const(kernel), group=group)
 
 
-def _summed(emit: Emitter, tensor: str, node: Node, weights: Array) -> str:
+def _summed(emit: Emitter, tensor: str, node: Node, weights: Array, *, blocks: bool) -> str:
     """The weighted sum over the channels of [N, C, *result]: [N, 1, *result]."""
+    if blocks:
+        return emit("Conv", tensor, emit.const(weights.reshape(1, -1, 1, 1)))
     value = node.output()
     shape = (value.shape[0], len(weights), *value.shape[2:])
     return emit.weighted_sum(tensor, shape, (1,), weights)
