@@ -14,6 +14,7 @@ from onnx.reference import ReferenceEvaluator
 
 from srd_onnx.engine.backward import _Pass
 from srd_onnx.engine.emit import Emitter
+from srd_onnx.engine.half import account_type
 from srd_onnx.engine.mixing import biases
 from srd_onnx.engine.options import Bias, Options
 from srd_onnx.engine.plan import Step
@@ -80,7 +81,9 @@ class Bench:
     def shares(self, what: str = "r") -> list[Array | None]:
         """Relevance per position, one per output; None for the outputs that the case leaves dead."""
         return [
-            None if i in self.case.dead else self.noise(f"{what}{i}", self.axes(v).position_shape(v), v.dtype)
+            None
+            if i in self.case.dead
+            else self.noise(f"{what}{i}", self.axes(v).position_shape(v), account_type(v))
             for i, v in enumerate(self.outputs)
         ]
 
@@ -285,9 +288,10 @@ def emitted_position(b: Bench, shares: Sequence[Any], bias: Bias, *, plain: bool
             if value is None or not flows:
                 outputs.append(None)
             else:
-                outputs.append((emit.sum(flows), (value.dtype, emit.axes(value).position_shape(value))))
+                shape = emit.axes(value).position_shape(value)
+                outputs.append((emit.sum(flows), (account_type(value), shape)))
         batch = first.shape[b.case.out[0].find("N")] if "N" in b.case.out[0] else 1
-        outputs += [(tensor, (first.dtype, (batch,))) for _, tensor in crossing.ledger]
+        outputs += [(tensor, (account_type(first), (batch,))) for _, tensor in crossing.ledger]
     return assembled(b, emit, _given(shares), outputs)
 
 

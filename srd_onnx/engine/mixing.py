@@ -45,7 +45,7 @@ def mixed(
         )
         scales.append(scale)
         undirected.append(left)
-    unit = None if wide is node else _longest(own, wide, scales)
+    unit = None if wide is node else _longest(own, wide, step.carriers, scales)
     expanded: list[str | None] = []
     for like, value, scale in zip(node.outputs, wide.outputs, scales, strict=True):
         if like is None or value is None or scale is None:
@@ -56,13 +56,17 @@ def mixed(
     return _collapsed(emit, step, rule.vjp(emit, node, expanded), unit), undirected
 
 
-def _longest(emit: Emitter, node: Node, scales: Sequence[str | None]) -> str:
-    """The greatest length of what is expanded to any position of each input, [N]: in half precision the unit of it."""
-    found = []
+def _longest(emit: Emitter, node: Node, carriers: Sequence[int], scales: Sequence[str | None]) -> str:
+    """The greatest length of what is expanded to any position of each input: in half precision the unit of it.
+
+    Shape [N]; or [1], of all inputs together, where an operand is the same for all.
+    """
+    apart, found = all(Role.BATCH in emit.axes(node.input(i)).roles for i in carriers), list[str]()
     for value, scale in zip(node.outputs, scales, strict=True):
         if value is not None and scale is not None:
             length = emit("Mul", scale, emit("Sqrt", dot(emit, value, value.name, value.name)))
-            others = [axis for axis, role in enumerate(emit.axes(value).roles) if role is not Role.BATCH]
+            roles = emit.axes(value).roles
+            others = [axis for axis, role in enumerate(roles) if role is not Role.BATCH or not apart]
             size = emit("Abs", length)
             most = emit("ReduceMax", size, emit.ints(others), keepdims=0) if others else size
             found.append(emit.reshape(most, [-1]))
