@@ -14,7 +14,8 @@ from tests.oracles import ORACLES
 from tests.ratio_checks import plan_of
 from tests.test_rule_checks import first_of_each
 
-# One case of each operator (numpy has no determinant of float16), and those with an operand that is the same for all items of a batch.
+# One case of each operator (numpy has no determinant of float16), and those with an operand that is the same for all
+# items of a batch.
 DOUBLE = [case for case in CASES if case.no_pattern is None and case.dtype == "float64" and case.op != "Det"]
 ONE_BY_ONE = [*first_of_each(DOUBLE), *(c for c in DOUBLE if c.name.endswith(("-vector", "-lower_rank")))]
 
