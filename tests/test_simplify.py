@@ -349,7 +349,7 @@ def in_precision(model: onnx.ModelProto, elem_type: int) -> onnx.ModelProto:
     return model
 
 
-def test_a_float16_model_explains_with_the_precision_it_has() -> None:
+def test_a_float16_model_is_explained_in_float32() -> None:
     data = data_for((1, 3, 32, 32))
     model = in_precision(small_cnn(), TensorProto.FLOAT16)
     explained = Explainer(model, preset="paper", providers="cpu").explain(data, 1)[0]
