@@ -12,7 +12,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from srd_onnx.graph.external_data import subgraphs
 from srd_onnx.graph.opset import default_opset
-from srd_onnx.graph.widen import widen
+from srd_onnx.graph.widen import said_of, widen
 from srd_onnx.ort.weights import light
 
 _F16, _F32 = TensorProto.FLOAT16, TensorProto.FLOAT
@@ -30,7 +30,7 @@ def folded_in_half(model: ModelProto, fold: Callable[[ModelProto], ModelProto]) 
     A model of which onnx cannot tell all types, or with nodes that have bodies or are of other domains, is given as it
     is: ONNX Runtime then puts Casts around what it has no kernel for.
     """
-    kinds = _kinds_of(model)
+    kinds = _kinds_of(model) if said_of(model, {_F16}) else {}
     if _F16 not in kinds.values():
         return fold(model)
     wide = ModelProto()

@@ -36,7 +36,7 @@ def widened(loaded: LoadedModel, provider: str) -> LoadedModel:
         ModelTooLargeError: it holds bfloat16 and would pass 2 GB.
     """
     kinds = set(_HALF) if provider == CPU else {TensorProto.BFLOAT16}
-    found = _names(loaded.proto, kinds)
+    found = said_of(loaded.proto, kinds)
     if not found:
         return loaded
     stored = (t for t in tensors(loaded.proto) if t.data_type in kinds)
@@ -60,7 +60,7 @@ def widened(loaded: LoadedModel, provider: str) -> LoadedModel:
     return replace(loaded, proto=model, half=found)
 
 
-def _names(model: ModelProto, kinds: Set[int]) -> dict[str, str]:
+def said_of(model: ModelProto, kinds: Set[int]) -> dict[str, str]:
     """What the file says of half precision: the element types of tensors and of what attributes ask for, by name."""
     said = [(tensor.name, tensor.data_type) for tensor in tensors(model)]
     said += [(name, one.elem_type) for graph in _graphs(model.graph) for name, one in _types(graph)]
