@@ -1,6 +1,5 @@
 """Cast and CastLike: the same numbers in another precision."""
 
-from onnx import helper
 
 from graph_rules.registry import always, cotangent, moved, rule, same, to_first, varying
 from srd_onnx.apop.replay import again
@@ -14,7 +13,7 @@ def _cast_back(emit: Emitter, node: Node, flow: str) -> str:
     """In the precision of the input, unless that is a picture of integers: relevance is real."""
     x, y = node.input(0), node.output()
     same_type = x.dtype == y.dtype or not x.is_float
-    return flow if same_type else emit("Cast", flow, to=helper.np_dtype_to_tensor_dtype(x.dtype))
+    return flow if same_type else emit.cast(flow, x.dtype)
 
 
 def _cast_spread(emit: Emitter, node: Node, shares: Flows) -> Flows:

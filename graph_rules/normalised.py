@@ -121,7 +121,7 @@ def _statistics(emit: Emitter, x: Value, way: Standardised) -> tuple[str | None,
     name = _shaped(emit, x.name, x.shape, way.shape)
     half = x.dtype.itemsize < 4  # the sum of squares would overflow
     if half:
-        name = emit("Cast", name, to=1)
+        name = emit.cast(name, np.dtype(np.float32))
     single = np.dtype(np.float32) if half else x.dtype
     axes = emit.ints(way.axes)
     mean = emit("ReduceMean", name, axes, keepdims=1) if way.centred else None
@@ -132,7 +132,7 @@ def _statistics(emit: Emitter, x: Value, way: Standardised) -> tuple[str | None,
     std = emit("Sqrt", variance)
     whole = emit("Add", std, emit.const(way.offset, single)) if way.offset else std
     inverse = emit("Reciprocal", whole)
-    back = [emit("CastLike", t, x.name) if half and t else t for t in (mean, inverse, std)]
+    back = [emit.cast(t, x.dtype) if half and t else t for t in (mean, inverse, std)]
     assert back[1] is not None
     assert back[2] is not None
     return back[0], back[1], back[2]

@@ -127,7 +127,7 @@ def pow_(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
         slope = _base_slope(emit, node)
         if emit.tangent:
             exponents = _exponents(node)
-            factor = emit("CastLike", p.name, v.name) if exponents is None else emit.like(v, exponents)
+            factor = emit.cast(p.name, v.dtype) if exponents is None else emit.like(v, exponents)
             slope = emit("Mul", slope, factor)
         flows[0] = back(emit, node, emit("Mul", g, slope), v)
     if emit.varies(p) and (emit.tangent or not emit.varies(v)):

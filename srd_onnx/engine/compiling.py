@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
-from onnx import ModelProto, helper
+from onnx import ModelProto
 
 from srd_onnx.engine.assemble import combined, exposed, pruned
 from srd_onnx.engine.backward import Backward, build, build_rival, map_of
@@ -200,7 +200,7 @@ def _table(plan: Plan, backward: Backward) -> str:
         kind = account_type(plan.target)
         if any(v.is_float and account_type(v) != kind for v in plan.graph.values.values()):
             # Booked in the precision of their nodes, which differ in a model of mixed precision.
-            columns = [emit("Cast", c, to=helper.np_dtype_to_tensor_dtype(kind)) for c in columns]
+            columns = [emit.cast(c, kind) for c in columns]
         return emit("Concat", *columns, axis=1)
 
 

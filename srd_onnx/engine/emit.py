@@ -180,6 +180,10 @@ class Emitter:
             else self("Reshape", tensor, self.ints(shape))
         )
 
+    def cast(self, tensor: str, dtype: np.dtype[Any]) -> str:
+        """`tensor` in another precision. By Cast: CastLike has no kernel of its own in ONNX Runtime."""
+        return self("Cast", tensor, to=helper.np_dtype_to_tensor_dtype(dtype))
+
     def weighed(self, tensor: str, weight: str) -> str:
         """``tensor * weight``, and 0 where the weight is 0 though the number is infinite: a score under a mask."""
         if self.masked:

@@ -10,7 +10,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from onnx import TensorProto, helper
 
 from srd_onnx.engine.emit import Emitter
 from srd_onnx.engine.rule import Flows, Rule
@@ -31,12 +30,12 @@ def account_type(value: Value) -> np.dtype[Any]:
 
 def in_account(emit: Emitter, tensor: str, value: Value) -> str:
     """A tensor of the type of `value` as sums take it, see `account_type`."""
-    return emit("Cast", tensor, to=TensorProto.FLOAT) if is_half(value) else tensor
+    return emit.cast(tensor, _SINGLE) if is_half(value) else tensor
 
 
 def halved(emit: Emitter, tensor: str, value: Value) -> str:
     """What sums have given, in the precision of `value`."""
-    return emit("Cast", tensor, to=helper.np_dtype_to_tensor_dtype(value.dtype)) if is_half(value) else tensor
+    return emit.cast(tensor, value.dtype) if is_half(value) else tensor
 
 
 def wide_value(emit: Emitter, value: Value) -> tuple[Emitter, Value]:
