@@ -28,6 +28,7 @@ from srd_onnx.engine.rule import RuleTable
 from srd_onnx.engine.seed import TOP_CLASS, elements
 from srd_onnx.errors import OptionError, SrdOnnxError
 from srd_onnx.graph.expand import ExpansionTable
+from srd_onnx.ort.runtime import Tensor
 from srd_onnx.sharing.ratios import LayerRatios, run_ratios
 from srd_onnx.sharing.several import (
     AT_ONCE,
@@ -159,7 +160,7 @@ class Run:
     _began: float = field(default_factory=time.perf_counter)
     _first: Result | None = None
     _deployed: Array | None = None
-    _ratios: tuple[tuple[LayerRatios, ...], dict[str, Array]] | None = None
+    _ratios: tuple[tuple[LayerRatios, ...], dict[str, Tensor]] | None = None
 
     @property
     def outline(self) -> Outline:
@@ -239,7 +240,7 @@ class Run:
             results.append(result)
         return results
 
-    def _by_ratios(self, ready: Many) -> tuple[tuple[LayerRatios, ...], dict[str, Array]]:
+    def _by_ratios(self, ready: Many) -> tuple[tuple[LayerRatios, ...], dict[str, Tensor]]:
         if self._ratios is None:
             self._ratios = run_ratios(ready.sessions.ratios, self.feeds)
         return self._ratios

@@ -24,10 +24,13 @@ ORT_ERRORS: tuple[type[Exception], ...] = tuple(
     )
 )
 
+# Where inputs and outputs are bound, it raises what is in Python a RuntimeError, with the same text.
+BINDING_ERRORS: tuple[type[Exception], ...] = (*ORT_ERRORS, RuntimeError)
+
 
 def short_message(error: Exception) -> str:
     """What ONNX Runtime means to say: one line without its prefix, source paths and C++ signatures."""
-    text = re.sub(r"\[ONNXRuntimeError\] : \d+ : \w+ : ", "", str(error))
+    text = re.sub(r"\[ONNXRuntimeError\] : \d+ : \w+ : |^Error in execution: ", "", str(error))
     text = re.sub(r"/\S+\.(?:cc|h|cpp|cu|hpp):\d+ .*?\) (?=[A-Z\[])", "", text)
     text = " ".join(text.split())
     return text if len(text) <= 400 else text[:400] + " ..."

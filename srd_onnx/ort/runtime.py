@@ -6,10 +6,10 @@ import logging
 import os
 import platform
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
 import onnx
@@ -26,23 +26,29 @@ from srd_onnx.errors import (
     UnknownTensorError,
 )
 from srd_onnx.ort.cuda import CUDA, CUDA_OPTIONS, CudaState, cuda_state
-from srd_onnx.ort.errors import ORT_ERRORS, short_message, silenced
+from srd_onnx.ort.errors import BINDING_ERRORS, ORT_ERRORS, short_message, silenced
 from srd_onnx.threads import usable
 
 __all__ = [
     "CPU",
     "CUDA",
+    "Tensor",
+    "as_array",
     "choose_providers",
     "enough_memory",
     "make_session",
     "newest_ir_version",
     "newest_opset",
     "run",
+    "run_staying",
     "versions",
 ]
 
 CPU = "CPUExecutionProvider"
 Request = Literal["auto", "cuda", "cpu"]
+Tensor: TypeAlias = (
+    NDArray[Any] | onnxruntime.OrtValue
+)  # the latter lies where the session that computed it runs
 
 _log = logging.getLogger("srd_onnx")
 
@@ -150,31 +156,63 @@ def make_session(
 def run(
     session: onnxruntime.InferenceSession,
     outputs: Sequence[str] | None,
-    feeds: Mapping[str, NDArray[Any]],
+    feeds: Mapping[str, Tensor],
     *,
     needed_only: bool = False,
 ) -> list[NDArray[Any]]:
     """Run `session` and return `outputs` in order (all of them for None).
 
-    `needed_only`: leave out the nodes that these outputs do not need; by default ONNX Runtime runs all.
+    `feeds` may be what `run_staying` gave. `needed_only`: leave out the nodes that these outputs do not need; by
+    default ONNX Runtime runs all.
 
     Raises:
         UnknownTensorError: an output name that the model does not have.
         InputError: an input is missing, unknown, or of the wrong shape or type; or the model fails on it.
         ProviderError: not enough memory.
     """
-    known = [value.name for value in session.get_outputs()]
-    if unknown := [name for name in outputs or () if name not in known]:
-        raise UnknownTensorError(f"the model has no output {', '.join(map(repr, unknown))}; it has {known}")
-    optional = [value.name for value in session.get_overridable_initializers()]
-    _check_names([value.name for value in session.get_inputs()], optional, feeds)
+    _check_names(session, outputs or (), feeds)
     try:
         how = onnxruntime.RunOptions()
         how.only_execute_path_to_fetches = needed_only
         return list(session.run(None if outputs is None else list(outputs), dict(feeds), how))
     except ORT_ERRORS as error:
-        given = ", ".join(f"{name!r} {_described(value)}" for name, value in feeds.items())
-        raise _translated(error, f"the model cannot run on {given}", otherwise=InputError) from error
+        raise _refused(error, feeds) from error
+
+
+def run_staying(
+    session: onnxruntime.InferenceSession,
+    outputs: Sequence[str],
+    feeds: Mapping[str, Tensor],
+    stay: Container[str],
+) -> dict[str, Tensor]:
+    """As `run`, by name; those of `stay` are left where the session runs, for sessions there that read them next.
+
+    On a GPU they are not copied to the host and back. They must not outlive the session, whose memory they are.
+
+    Raises:
+        as `run` does.
+    """
+    _check_names(session, outputs, feeds)
+    here = "cuda" if session.get_providers()[0] == CUDA else "cpu"
+    try:
+        binding = session.io_binding()
+        for name, tensor in feeds.items():
+            if isinstance(tensor, onnxruntime.OrtValue):
+                binding.bind_ortvalue_input(name, tensor)
+            else:
+                binding.bind_cpu_input(name, np.ascontiguousarray(tensor).reshape(tensor.shape))
+        for name in outputs:
+            binding.bind_output(name, here if name in stay else "cpu")
+        session.run_with_iobinding(binding)
+        found = dict(zip(outputs, binding.get_outputs(), strict=True))
+        return {name: value if name in stay else value.numpy() for name, value in found.items()}
+    except BINDING_ERRORS as error:
+        raise _refused(error, feeds) from error
+
+
+def as_array(tensor: Tensor) -> NDArray[Any]:
+    """A tensor on the CPU: itself, or a copy of what stayed on a GPU."""
+    return cast("NDArray[Any]", tensor.numpy() if isinstance(tensor, onnxruntime.OrtValue) else tensor)
 
 
 @functools.cache
@@ -230,7 +268,14 @@ def with_weights(
     return options
 
 
-def _check_names(wanted: Sequence[str], optional: Sequence[str], feeds: Mapping[str, NDArray[Any]]) -> None:
+def _check_names(
+    session: onnxruntime.InferenceSession, outputs: Sequence[str], feeds: Mapping[str, Tensor]
+) -> None:
+    known = [value.name for value in session.get_outputs()]
+    if absent := [name for name in outputs if name not in known]:
+        raise UnknownTensorError(f"the model has no output {', '.join(map(repr, absent))}; it has {known}")
+    wanted = [value.name for value in session.get_inputs()]
+    optional = [value.name for value in session.get_overridable_initializers()]
     missing = [name for name in wanted if name not in feeds]
     unknown = [name for name in feeds if name not in (*wanted, *optional)]
     if missing or unknown:
@@ -254,8 +299,15 @@ def enough_memory() -> Iterator[None]:
         ) from error
 
 
-def _described(value: Any) -> str:
-    array = np.asarray(value)
+def _refused(error: Exception, feeds: Mapping[str, Tensor]) -> SrdOnnxError:
+    given = ", ".join(f"{name!r} {_described(value)}" for name, value in feeds.items())
+    return _translated(error, f"the model cannot run on {given}", otherwise=InputError)
+
+
+def _described(value: Tensor) -> str:
+    if isinstance(value, onnxruntime.OrtValue):
+        return f"{value.data_type()}{list(value.shape())}"
+    array: NDArray[Any] = np.asarray(value)
     return f"{array.dtype}{list(array.shape)}"
 
 

@@ -23,7 +23,7 @@ from srd_onnx.engine.mixing import biases, undirected_part
 from srd_onnx.engine.plan import Plan, Step
 from srd_onnx.engine.rule import Taps
 from srd_onnx.graph.ir import Array, Value
-from srd_onnx.ort.runtime import make_session, run
+from srd_onnx.ort.runtime import Tensor, make_session, run_staying
 from srd_onnx.sharing.feeds import PROBE, Feeds, even_parts, feeds_of, needed, position_shape, require_few
 
 
@@ -109,10 +109,15 @@ class RatioModel:
 
 @dataclass(frozen=True, eq=False)
 class RatioSession:
-    """A session of such a model; None where it has nothing to compute, since nothing is shared."""
+    """A session of such a model; None where it has nothing to compute, since nothing is shared.
+
+    Attributes:
+        stay: of its outputs those that only other sessions read.
+    """
 
     model: RatioModel
     session: onnxruntime.InferenceSession | None
+    stay: frozenset[str]
 
     @property
     def plan(self) -> Plan:
@@ -128,11 +133,13 @@ def compile_ratios(
     *,
     also: Sequence[str] = (),
 ) -> RatioSession:
-    """A session that gives the ratios; see `ratio_model`."""
+    """A session that gives the ratios; see `ratio_model`. What else it gives is for other sessions, but the target."""
     made = ratio_model(plan, forward, also=also)
     if not made.model.graph.output:
-        return RatioSession(made, None)
-    return RatioSession(made, make_session(made.model.SerializeToString(), providers, threads))
+        return RatioSession(made, None, frozenset())
+    read = {*made.reads, plan.target.name, *(name for one in made.emitted.values() for name in _tensors(one))}
+    session = make_session(made.model.SerializeToString(), providers, threads)
+    return RatioSession(made, session, frozenset(also) - read)
 
 
 def ratio_model(plan: Plan, forward: ModelProto, *, also: Sequence[str] = ()) -> RatioModel:
@@ -200,13 +207,14 @@ def structure_of(plan: Plan) -> tuple[tuple[Step, LayerRatios], ...]:
 
 def run_ratios(
     ready: RatioSession, feeds: Mapping[str, Array]
-) -> tuple[tuple[LayerRatios, ...], dict[str, Array]]:
+) -> tuple[tuple[LayerRatios, ...], dict[str, Tensor]]:
     """The ratios for one input, from the target back, what only moves relevance included; and the tensors read."""
-    found = dict(feeds)
+    found: dict[str, Tensor] = dict(feeds)
     if ready.session is not None:
         names = [output.name for output in ready.session.get_outputs()]
-        found |= zip(names, run(ready.session, names, feeds), strict=True)
-    return decoded(ready.model, found), found
+        found |= run_staying(ready.session, names, feeds, ready.stay)
+    arrays = {name: tensor for name, tensor in found.items() if isinstance(tensor, np.ndarray)}
+    return decoded(ready.model, arrays), found
 
 
 def decoded(ready: RatioModel, found: Mapping[str, Array]) -> tuple[LayerRatios, ...]:

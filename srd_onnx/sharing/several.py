@@ -11,24 +11,25 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import onnxruntime
-from onnx import ModelProto, TensorProto, helper
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from srd_onnx.correlation import pearson_rows
-from srd_onnx.engine.assemble import Part, part_of
+from srd_onnx.engine.assemble import Part, part_of, tensor_info
 from srd_onnx.engine.backward import Head, build_head, map_of, relevance_shape
 from srd_onnx.engine.focus import BOOKED, finish_model
 from srd_onnx.engine.plan import Plan
 from srd_onnx.engine.rival import Rival, strongest_other
 from srd_onnx.engine.seed import DIRECTION, TARGET
-from srd_onnx.graph.ir import Array
+from srd_onnx.graph.ir import Array, Value
 from srd_onnx.graph.roles import Role
-from srd_onnx.ort.runtime import make_session, run
+from srd_onnx.ort.runtime import Tensor, as_array, make_session, run, run_staying
 from srd_onnx.sharing.carrying import Carried, backward, forward
 from srd_onnx.sharing.feeds import position_shape
 from srd_onnx.sharing.ratios import LayerRatios, RatioSession, compile_ratios, real
 
 AT_ONCE = 32  # targets that one run of the head takes
 _SHARE, _SEED, _SCORES, _CHOSEN, _LEDGER = "share/{}", "seed", "scores", "chosen", "ledger/{}"
+_WIDE = "wide/{}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +42,7 @@ class HeadSession:
         own: of the head, which has a batch of `at_once` where the pass has one item.
         at_once: how many targets one run takes.
         reads: names of the forward tensors that the head reads.
+        widen: repeats these for as many targets, as `wide/NAME`; None where one run takes one.
         booked: what each ledger output of the head is booked against.
     """
 
@@ -49,6 +51,7 @@ class HeadSession:
     own: Plan
     at_once: int
     reads: tuple[str, ...]
+    widen: onnxruntime.InferenceSession | None
     booked: tuple[str, ...]
 
 
@@ -89,7 +92,7 @@ class Several:
     entered: Mapping[str, Array]
 
 
-Way = Callable[[SeveralSession, Sequence[LayerRatios], Mapping[str, Array], Sequence[Array]], Several]
+Way = Callable[[SeveralSession, Sequence[LayerRatios], Mapping[str, Tensor], Sequence[Array]], Several]
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,7 +148,29 @@ def _head_session(
     head = build_head(own, free=free)
     part = _head_model(own, head, free=free)
     session = make_session(part.model.SerializeToString(), providers, threads)
-    return HeadSession(session, plan, own, at_once, part.reads, tuple(name for name, _ in head.ledger))
+    widen = None
+    if own is wide:
+        model = _widening([(plan.graph.values[n], own.graph.values[n]) for n in part.reads], own.graph.opset)
+        # What it repeats is freed after the heads have run; an arena would keep it.
+        widen = make_session(model.SerializeToString(), providers, threads, arena=False)
+    booked = tuple(name for name, _ in head.ledger)
+    return HeadSession(session, plan, own, at_once, part.reads, widen, booked)
+
+
+def _widening(pairs: Sequence[tuple[Value, Value]], opset: int) -> ModelProto:
+    """Each tensor of one item repeated for many, on the device that it lies on."""
+    sizes = [
+        numpy_helper.from_array(np.array(wide.shape, np.int64), f"size/{wide.name}") for _, wide in pairs
+    ]
+    ends = [_WIDE.format(wide.name) for _, wide in pairs]
+    nodes = [
+        helper.make_node("Expand", [one.name, size.name], [end], name=end)
+        for (one, _), size, end in zip(pairs, sizes, ends, strict=True)
+    ]
+    inputs = [tensor_info(one.name, one.dtype, one.shape) for one, _ in pairs]
+    outputs = [tensor_info(end, wide.dtype, wide.shape) for (_, wide), end in zip(pairs, ends, strict=True)]
+    graph = helper.make_graph(nodes, "widen", inputs, outputs, sizes)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
 
 
 def _is_wider(plan: Plan, wide: Plan) -> bool:
@@ -168,7 +193,7 @@ def _is_wider(plan: Plan, wide: Plan) -> bool:
 def carried(
     ready: SeveralSession,
     layers: Sequence[LayerRatios],
-    found: Mapping[str, Array],
+    found: Mapping[str, Tensor],
     seeds: Sequence[Array],
     *,
     watch: Callable[[Passed], None] | None = None,
@@ -188,7 +213,7 @@ def carried(
 def _carried(
     ready: HeadSession,
     layers: Sequence[LayerRatios],
-    found: Mapping[str, Array],
+    found: Mapping[str, Tensor],
     seeds: Sequence[Array],
     watch: Callable[[Passed], None] | None,
 ) -> Several:
@@ -203,14 +228,14 @@ def _carried(
 
 
 def raised(
-    ready: SeveralSession, layers: Sequence[LayerRatios], found: Mapping[str, Array], seeds: Sequence[Array]
+    ready: SeveralSession, layers: Sequence[LayerRatios], found: Mapping[str, Tensor], seeds: Sequence[Array]
 ) -> Several:
     """As `carried`, by the forward pass: the sum over the PFVs of the boundary of R · ERF."""
     return _finished(ready, [_raised(head, layers, found, seeds) for head in ready.heads])
 
 
 def _raised(
-    ready: HeadSession, layers: Sequence[LayerRatios], found: Mapping[str, Array], seeds: Sequence[Array]
+    ready: HeadSession, layers: Sequence[LayerRatios], found: Mapping[str, Tensor], seeds: Sequence[Array]
 ) -> Several:
     plan = ready.plan
     head = _head_of(ready, found, seeds)
@@ -259,7 +284,7 @@ class _HeadResult:
     ledger: list[Array]
 
 
-def _head_of(ready: HeadSession, found: Mapping[str, Array], seeds: Sequence[Array]) -> _HeadResult:
+def _head_of(ready: HeadSession, found: Mapping[str, Tensor], seeds: Sequence[Array]) -> _HeadResult:
     heads = list(_heads(ready, found, seeds))
 
     def joined(name: str) -> Array:
@@ -303,7 +328,7 @@ def with_rivals(
     way: Way,
     ready: SeveralSession,
     layers: Sequence[LayerRatios],
-    found: Mapping[str, Array],
+    found: Mapping[str, Tensor],
     seeds: Sequence[Array],
 ) -> tuple[Several, list[Rival]]:
     """What a way gives for T targets, each int64 [N], and the strongest other class of each.
@@ -324,22 +349,19 @@ def with_rivals(
     return several, compared
 
 
-def scores_of(ready: SeveralSession, found: Mapping[str, Array]) -> Array:
+def scores_of(ready: SeveralSession, found: Mapping[str, Tensor]) -> Array:
     """[N, K], the scores that targets are chosen from."""
     batch = ready.plan.batch
-    return found[ready.plan.target.name].reshape(batch, -1)
+    return as_array(found[ready.plan.target.name]).reshape(batch, -1)
 
 
 def _heads(
-    ready: HeadSession, found: Mapping[str, Array], seeds: Sequence[Array]
+    ready: HeadSession, found: Mapping[str, Tensor], seeds: Sequence[Array]
 ) -> Iterator[dict[str, Array]]:
     """What the head gives, run after run, by output: [targets of the run, ...], everything of one target flat."""
     names = [output.name for output in ready.session.get_outputs()]
     seed_input = next(i.name for i in ready.session.get_inputs() if i.name in (TARGET, DIRECTION))
-    tiled = {
-        n: np.repeat(found[n], ready.at_once, axis=0) if ready.at_once > 1 else found[n] for n in ready.reads
-    }
-    batch = ready.plan.batch
+    tiled, batch = _widened(ready, found), ready.plan.batch
     for first in range(0, len(seeds), ready.at_once):
         chunk = list(seeds[first : first + ready.at_once])
         filled = np.concatenate(chunk + [chunk[-1]] * (ready.at_once - len(chunk)))
@@ -350,6 +372,16 @@ def _heads(
             if name == _SEED or name.startswith(_LEDGER.format("")):
                 parted[name] = parted[name].reshape(len(chunk), batch)
         yield parted
+
+
+def _widened(ready: HeadSession, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What the head reads, for as many targets as one run takes; it stays where it is."""
+    reads = {name: found[name] for name in ready.reads}
+    if ready.widen is None:
+        return reads
+    ends = [_WIDE.format(name) for name in reads]
+    wide = run_staying(ready.widen, ends, reads, ends)
+    return {name: wide[end] for name, end in zip(reads, ends, strict=True)}
 
 
 def _head_model(plan: Plan, head: Head, *, free: bool) -> Part:
