@@ -23,6 +23,8 @@ from srd_onnx.graph.external_data import nodes as every_node
 from srd_onnx.graph.ir import Graph, Value
 from srd_onnx.graph.walk import captured
 
+WIDE = "wide/{}"  # a tensor that `widening` has repeated
+
 
 def exposed(forward: ModelProto, values: Sequence[Value]) -> ModelProto:
     """The forward model with these tensors as its outputs (the augmented outputs)."""
@@ -162,6 +164,20 @@ def pruned(model: ModelProto) -> ModelProto:
         if graph.initializer[index].name not in needed:
             del graph.initializer[index]
     return model
+
+
+def widening(pairs: Iterable[tuple[Value, Value]], opset: int) -> ModelProto:
+    """Tensors repeated for many items: in, the first of each pair; out, as `WIDE` of its name, the second."""
+    inputs, outputs, nodes, sizes = [], [], [], []
+    for one, many in pairs:
+        end = WIDE.format(one.name)
+        size = numpy_helper.from_array(np.array(many.shape, np.int64), f"{end}/size")
+        nodes.append(helper.make_node("Expand", [one.name, size.name], [end], end))
+        inputs.append(tensor_info(one.name, one.dtype, one.shape))
+        outputs.append(tensor_info(end, many.dtype, many.shape))
+        sizes.append(size)
+    graph = helper.make_graph(nodes, "widen", inputs, outputs, sizes)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
 
 
 def require_free(forward: ModelProto, wanted: Sequence[str]) -> None:

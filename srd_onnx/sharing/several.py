@@ -11,16 +11,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import onnxruntime
-from onnx import ModelProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, TensorProto, helper
 
 from srd_onnx.correlation import pearson_rows
-from srd_onnx.engine.assemble import Part, part_of, tensor_info
+from srd_onnx.engine.assemble import WIDE, Part, part_of, widening
 from srd_onnx.engine.backward import Head, build_head, map_of, relevance_shape
 from srd_onnx.engine.focus import BOOKED, finish_model
 from srd_onnx.engine.plan import Plan
 from srd_onnx.engine.rival import Rival, strongest_other
 from srd_onnx.engine.seed import DIRECTION, TARGET
-from srd_onnx.graph.ir import Array, Value
+from srd_onnx.graph.ir import Array
 from srd_onnx.graph.roles import Role
 from srd_onnx.ort.runtime import Tensor, as_array, make_session, run, run_staying
 from srd_onnx.sharing.carrying import Carried, backward, forward
@@ -29,7 +29,6 @@ from srd_onnx.sharing.ratios import LayerRatios, RatioSession, compile_ratios, r
 
 AT_ONCE = 32  # targets that one run of the head takes
 _SHARE, _SEED, _SCORES, _CHOSEN, _LEDGER = "share/{}", "seed", "scores", "chosen", "ledger/{}"
-_WIDE = "wide/{}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,27 +149,11 @@ def _head_session(
     session = make_session(part.model.SerializeToString(), providers, threads)
     widen = None
     if own is wide:
-        model = _widening([(plan.graph.values[n], own.graph.values[n]) for n in part.reads], own.graph.opset)
+        model = widening([(plan.graph.values[n], own.graph.values[n]) for n in part.reads], own.graph.opset)
         # What it repeats is freed after the heads have run; an arena would keep it.
         widen = make_session(model.SerializeToString(), providers, threads, arena=False)
     booked = tuple(name for name, _ in head.ledger)
     return HeadSession(session, plan, own, at_once, part.reads, widen, booked)
-
-
-def _widening(pairs: Sequence[tuple[Value, Value]], opset: int) -> ModelProto:
-    """Each tensor of one item repeated for many, on the device that it lies on."""
-    sizes = [
-        numpy_helper.from_array(np.array(wide.shape, np.int64), f"size/{wide.name}") for _, wide in pairs
-    ]
-    ends = [_WIDE.format(wide.name) for _, wide in pairs]
-    nodes = [
-        helper.make_node("Expand", [one.name, size.name], [end], name=end)
-        for (one, _), size, end in zip(pairs, sizes, ends, strict=True)
-    ]
-    inputs = [tensor_info(one.name, one.dtype, one.shape) for one, _ in pairs]
-    outputs = [tensor_info(end, wide.dtype, wide.shape) for (_, wide), end in zip(pairs, ends, strict=True)]
-    graph = helper.make_graph(nodes, "widen", inputs, outputs, sizes)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
 
 
 def _is_wider(plan: Plan, wide: Plan) -> bool:
@@ -379,7 +362,7 @@ def _widened(ready: HeadSession, found: Mapping[str, Tensor]) -> dict[str, Tenso
     reads = {name: found[name] for name in ready.reads}
     if ready.widen is None:
         return reads
-    ends = [_WIDE.format(name) for name in reads]
+    ends = [WIDE.format(name) for name in reads]
     wide = run_staying(ready.widen, ends, reads, ends)
     return {name: wide[end] for name, end in zip(reads, ends, strict=True)}
 
