@@ -1,6 +1,5 @@
 """Cast and CastLike: the same numbers in another precision."""
 
-
 from graph_rules.registry import always, cotangent, moved, rule, same, to_first, varying
 from srd_onnx.apop.replay import again
 from srd_onnx.engine.emit import Emitter
