@@ -26,7 +26,7 @@ from benchmarks.nets import resnet50, vgg16, vit_s16
 from srd_onnx import Explainer, zoo
 from srd_onnx.cache import place
 from srd_onnx.engine.options import PRESETS
-from srd_onnx.ort.runtime import CPU, make_session
+from srd_onnx.ort.runtime import CPU, choose_providers, make_session
 
 MODELS = ("squeezenet11", "efficientnet_lite0", "vgg16", "resnet50", "vit_s16")
 PLAIN = "plain"  # a forward pass
@@ -58,12 +58,16 @@ class Measured:
     apart: Mapping[str, float]
 
 
-def measure(name: str, batch: int, rounds: int, threads: int, seed: int) -> Measured:
-    """Interleaved runs, all in this process."""
+def measure(
+    name: str, batch: int, rounds: int, threads: int | None, seed: int, providers: str = "cpu"
+) -> Measured:
+    """Interleaved runs, all in this process; copies to and from a GPU are part of them."""
     data = model_bytes(name)
-    made = {preset: Explainer(data, preset=preset, threads=threads, providers="cpu") for preset in PRESETS}
-    x = _inputs(name, batch, seed)
-    plain = make_session(data, [CPU], threads)
+    made = {
+        preset: Explainer(data, preset=preset, threads=threads, providers=providers) for preset in PRESETS
+    }
+    x = inputs(name, batch, seed)
+    plain = make_session(data, choose_providers(providers)[0], threads)
     feed = {plain.get_inputs()[0].name: x}
     compiling, runs, apart = dict[str, float](), dict[str, Callable[[], object]](), dict[str, float]()
     runs[PLAIN] = lambda: plain.run(None, feed)
@@ -86,7 +90,8 @@ def measure(name: str, batch: int, rounds: int, threads: int, seed: int) -> Meas
     return Measured(medians, compiling, singly, apart)
 
 
-def _inputs(name: str, batch: int, seed: int) -> NDArray[np.float32]:
+def inputs(name: str, batch: int, seed: int) -> NDArray[np.float32]:
+    """Noise of the shape that a model takes."""
     side = 227 if name == "squeezenet11" else 224
     return np.random.default_rng(seed).standard_normal((batch, 3, side, side)).astype(np.float32)
 
@@ -119,7 +124,7 @@ def peak(path: Path, what: str, batch: int, threads: int) -> float:
 
 def _peak_here(path: Path, what: str, batch: int, threads: int, seed: int) -> float:
     """The process has everything imported in either case; only the run differs."""
-    x = _inputs(path.stem, batch, seed)
+    x = inputs(path.stem, batch, seed)
     if what == PLAIN:
         session = make_session(path, [CPU], threads)
         session.run(None, {session.get_inputs()[0].name: x})

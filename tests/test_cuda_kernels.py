@@ -12,12 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from onnx import ModelProto, TensorProto, helper
 
+from benchmarks.placement import Part, parts_of
 from benchmarks.speed import model_bytes
-from graph_rules import EXPANSIONS, RULES
+from graph_rules import RULES
 from srd_onnx import Explainer
-from srd_onnx.engine.assemble import combined
-from srd_onnx.engine.backward import build_head
-from srd_onnx.engine.compiling import compile_model, plan_for
 from srd_onnx.engine.emit import Emitter
 from srd_onnx.engine.focus import finish_model
 from srd_onnx.engine.options import PRESETS
@@ -25,7 +23,6 @@ from srd_onnx.engine.rule import RuleTable
 from srd_onnx.errors import SrdOnnxError
 from srd_onnx.graph.ir import Node
 from srd_onnx.sharing.ratios import ratio_model
-from srd_onnx.sharing.several import _head_model
 from srd_onnx.zoo import zoo
 from tests.cases import CASES, Case
 from tests.cuda_kernels import kernels, ours, without_kernel
@@ -108,28 +105,15 @@ def test_a_rule_that_emits_what_cuda_lacks_is_noticed() -> None:
 # Whole models
 
 
-def emitted(explainer: Explainer, *, batch: int = 1) -> Iterator[ModelProto]:
+def emitted(explainer: Explainer, *, batch: int = 1) -> Iterator[Part]:
     """All that sessions on CUDA would run of an explainer's model: one target, and many by ratios."""
     shapes = explainer.shown_shapes()
     wide = {p.name: (batch, *shapes[p.name][1:]) if p.has_batch else shapes[p.name] for p in explainer.ports}
-    case = replace(explainer.case(wide), blocks=False)
-    made = compile_model(explainer.model.proto, case, RULES, EXPANSIONS)
-    assert not made.plan.blocks
-    yield combined(made.forward, made.backward, made.outputs)
-    forward, plan = plan_for(explainer.model.proto, case, RULES, EXPANSIONS)
-    yield ratio_model(plan, forward).model
-    for one in (plan, *plan.focus):
-        for free in (False, True):
-            yield _head_model(one, build_head(one, free=free), free=free).model
+    yield from parts_of(explainer, replace(explainer.case(wide), blocks=False))
 
 
-def missing(models: Iterator[ModelProto]) -> set[tuple[str, str]]:
-    found: set[tuple[str, str]] = set()
-    for model in models:
-        nodes = ours(model)
-        assert nodes or not model.graph.node
-        found.update(without_kernel(model, nodes))
-    return found
+def missing(parts: Iterator[Part]) -> set[tuple[str, str]]:
+    return {one for part in parts for one in without_kernel(part.model, ours(part.model))}
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -166,10 +150,9 @@ def test_what_joins_the_maps_runs_on_cuda(finer: int, smooth: float) -> None:
 def test_nothing_that_is_emitted_is_overlooked() -> None:
     """Whatever the engine adds to the forward model says so, but for the ends."""
     explainer = Explainer("squeezenet11", providers="cpu")
-    model = next(emitted(explainer))
-    forward, _ = explainer.planned(explainer.case(explainer.shown_shapes()))
-    known = {node.name for node in [*forward.graph.node, *ours(model)]}
-    rest = [node for node in model.graph.node if node.name not in known]
+    part = next(emitted(explainer))
+    known = part.of_model | {node.name for node in ours(part.model)}
+    rest = [node for node in part.model.graph.node if node.name not in known]
     assert rest
     assert {node.op_type for node in rest} == {"Identity"}
     assert all(node.name.startswith("srd/output/") for node in rest)

@@ -145,7 +145,7 @@ def _head_session(
     at_once = AT_ONCE if wide is not None and _is_wider(plan, wide) else 1
     own = wide if wide is not None and at_once > 1 else plan
     head = build_head(own, free=free)
-    part = _head_model(own, head, free=free)
+    part = head_model(own, head, free=free)
     session = make_session(part.model.SerializeToString(), providers, threads)
     widen = None
     if own is wide:
@@ -367,7 +367,7 @@ def _widened(ready: HeadSession, found: Mapping[str, Tensor]) -> dict[str, Tenso
     return {name: wide[end] for name, end in zip(reads, ends, strict=True)}
 
 
-def _head_model(plan: Plan, head: Head, *, free: bool) -> Part:
+def head_model(plan: Plan, head: Head, *, free: bool) -> Part:
     """The head alone: what it reads of the forward pass are its inputs."""
     seeded, dtype = head.seeded, helper.np_dtype_to_tensor_dtype(head.seeded.dtype)
     outputs = {_SHARE.format(name): tensor for name, tensor in head.shares.items()}
