@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import gpu, placement, speed
+from benchmarks import gpu, placement, speed, travel
 from benchmarks.gpu import Agreement, agreement, main, wrongly_placed
 from benchmarks.placement import Placed, fallen_back, parts_of, placed, profile_of
 from srd_onnx import Explainer
 from srd_onnx.ort.runtime import CPU, CUDA
+from srd_onnx.sharing.several import AT_ONCE
 from tests.nets import small_cnn
 
 
@@ -148,3 +149,22 @@ def test_where_nothing_is_wrong_it_says_so(
     monkeypatch.setattr(placement, "CPU", "nowhere")
     assert main(["--provider", "cpu", "--models", "squeezenet11", "--batches", "1", "--rounds", "1"]) == 0
     assert "no emitted node ran on the CPU" in capsys.readouterr().out
+
+
+# What travels
+
+
+def test_for_one_target_less_comes_back_than_goes_in() -> None:
+    for preset in ("paper", "joint"):
+        given, back = travel.one_target(Explainer("squeezenet11", preset=preset, providers="cpu"))
+        assert given == 227 * 227 * 3 * 4 + 8  # the picture and the target
+        assert 227 * 227 * 4 < back < given / 2  # the map, and little else
+
+
+def test_the_copies_for_many_targets_are_made_where_they_are_read() -> None:
+    one = Explainer("squeezenet11", preset="paper", providers="cpu")
+    ratios, stays, copies = travel.many_targets(one, 0)
+    (boundary,) = one.plan.boundary
+    assert stays == 4 * np.prod(one.plan.graph.values[boundary].shape)
+    assert copies == AT_ONCE * (stays + 4 * 1000)  # and of the scores, which come to the host as well
+    assert ratios > 0
