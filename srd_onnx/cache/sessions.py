@@ -44,7 +44,7 @@ def kept_single(
     """
     began = time.perf_counter()
     if store is None or list(providers) != [CPU]:
-        reading, model, weights, _ = _ready(compiled())
+        reading, model, weights = _ready(compiled())
         session = make_session(model, providers, threads, weights=weights)
         return Single(reading, session, time.perf_counter() - began, compiled)
     name = key()
@@ -78,9 +78,9 @@ def _made(
     threads: int | None,
     began: float,
 ) -> Single:
-    reading, model, weights, size = _ready(compiled())
+    reading, model, weights = _ready(compiled())
     open_it = functools.partial(make_session, model, providers, threads, weights=weights)
-    pending = store.pending(size)
+    pending = store.pending(sum(array.nbytes for array in weights.values()))
     if pending is None:
         session = open_it()
     else:
@@ -94,10 +94,10 @@ def _made(
     return Single(reading, session, time.perf_counter() - began, compiled)
 
 
-def _ready(made: Compiled) -> tuple[Reading, bytes, dict[str, Array], int]:
-    """All that is needed of a compiled model, and its size: the rest, and with it copies of all weights, may go."""
+def _ready(made: Compiled) -> tuple[Reading, bytes, dict[str, Array]]:
+    """All that is needed of a compiled model; the rest, and with it copies of all weights, may go."""
     model, weights = weightless(made)
-    return made.reading, model.SerializeToString(), weights, made.forward.ByteSize()
+    return made.reading, model.SerializeToString(), weights
 
 
 def plain(reading: Reading) -> dict[str, Any]:

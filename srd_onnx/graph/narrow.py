@@ -24,13 +24,18 @@ _MADE = (
 )  # attributes that name the type of what a node makes
 
 
+def says_half(model: ModelProto) -> bool:
+    """Whether anything in a model is said to be float16."""
+    return bool(said_of(model, {_F16}))
+
+
 def folded_in_half(model: ModelProto, fold: Callable[[ModelProto], ModelProto]) -> ModelProto:
     """What `fold` makes of a model; of one with float16 it is given the model in float32, and float16 is written back.
 
     A model of which onnx cannot tell all types, or with nodes that have bodies or are of other domains, is given as it
     is: ONNX Runtime then puts Casts around what it has no kernel for.
     """
-    kinds = _kinds_of(model) if said_of(model, {_F16}) else {}
+    kinds = _kinds_of(model) if says_half(model) else {}
     if _F16 not in kinds.values():
         return fold(model)
     wide = ModelProto()

@@ -7,6 +7,7 @@ So the simplified graph is what the runtime executes, and a layer's output is it
 wrote it.
 """
 
+import functools
 import tempfile
 from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -29,8 +30,8 @@ from srd_onnx.errors import InvalidModelError, ShapeError
 from srd_onnx.graph.expand import ExpansionTable, expand, is_own, own_up
 from srd_onnx.graph.external_data import nodes
 from srd_onnx.graph.functions import data_dependent, origin, without_rule, write_out
-from srd_onnx.graph.ir import Graph, OpKey
-from srd_onnx.graph.narrow import folded_in_half
+from srd_onnx.graph.ir import Array, Graph, OpKey
+from srd_onnx.graph.narrow import folded_in_half, says_half
 from srd_onnx.graph.opset import default_opset, name_nodes, to_opset
 from srd_onnx.graph.walk import walk
 from srd_onnx.ort.errors import ORT_ERRORS, short_message
@@ -83,23 +84,26 @@ def _simplified(
     expansions: ExpansionTable | None,
     rules: Container[OpKey] | None,
 ) -> tuple[ModelProto, dict[str, tuple[str, ...]]]:
-    fixed = _with_shapes(model, shapes)
+    # Copies of the weights are made only where they are changed on the way.
+    copy, weights = (_copied(model), {}) if says_half(model) else light(model)
+    fixed = _with_shapes(copy, shapes)
     if rules is not None:
         fixed = write_out(fixed, without_rule(rules, max(WORKING_OPSET, default_opset(model))))
     disguised, groups = _disguised(fixed)
-    folded = _folded(disguised)
+    folded = _folded(disguised, weights)
     if groups.keys() - {node.name for node in folded.graph.node}:
-        folded, groups = _folded(fixed), {}  # one was a constant, and folded as what it is not
+        folded, groups = _folded(fixed, weights), {}  # one was a constant, and folded as what it is not
+    del weights  # they are in the folded model
     foreign = _foreign_shapes(folded, shapes)
     own_up(folded, default_opset(folded))
-    weights = _take_weights(folded)
+    large = _take_weights(folded)
     inferred = _inferred(to_opset(folded, max(WORKING_OPSET, default_opset(model))), foreign)
     origins = _origins(fixed, inferred)
     written, parents = expand(inferred, expansions or {})
     if parents:
         inferred = _inferred(written, foreign)
         origins |= {name: origins[parent] for name, parent in parents.items()}
-    _put_weights(inferred, weights)
+    _put_weights(inferred, large)
     _undisguise(inferred, groups)
     return inferred, origins
 
@@ -171,9 +175,14 @@ def _inferred(model: ModelProto, foreign: Sequence[ValueInfoProto]) -> ModelProt
         raise InvalidModelError(f"shape inference failed on the simplified model: {error}") from error
 
 
-def _with_shapes(model: ModelProto, shapes: Mapping[str, Sequence[int]]) -> ModelProto:
-    fixed = ModelProto()
-    fixed.CopyFrom(model)
+def _copied(model: ModelProto) -> ModelProto:
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    return copy
+
+
+def _with_shapes(fixed: ModelProto, shapes: Mapping[str, Sequence[int]]) -> ModelProto:
+    """The model with these shapes, in place."""
     for info in fixed.graph.input:
         dims = info.type.tensor_type.shape.dim
         given = tuple(shapes[info.name])
@@ -200,8 +209,8 @@ def _with_shapes(model: ModelProto, shapes: Mapping[str, Sequence[int]]) -> Mode
     return fixed
 
 
-def _folded(model: ModelProto) -> ModelProto:
-    folded = folded_in_half(model, optimised)
+def _folded(model: ModelProto, weights: Mapping[str, Array]) -> ModelProto:
+    folded = folded_in_half(model, functools.partial(optimised, beside=weights))
     if any(name.startswith(_INLINED) for node in folded.graph.node for name in node.output):
         # What has no kernel of its own is written out only after the folding, and with its shapes open.
         folded = folded_in_half(folded, optimised)
@@ -219,8 +228,7 @@ def _disguised(model: ModelProto) -> tuple[ModelProto, dict[str, NodeProto]]:
     groups = {n.name: n for n in model.graph.node if n.op_type == _GROUPS and n.domain == "" and n.name}
     if not groups:
         return model, {}
-    disguised = ModelProto()
-    disguised.CopyFrom(model)
+    disguised = _copied(model)
     for node in disguised.graph.node:
         if node.name in groups:
             node.op_type = _STAND_IN
@@ -241,8 +249,12 @@ def _replace_attributes(node: NodeProto, wanted: Iterable[AttributeProto]) -> No
     node.attribute.extend(kept)
 
 
-def optimised(model: ModelProto) -> ModelProto:
+def optimised(model: ModelProto, *, beside: Mapping[str, Array] | None = None) -> ModelProto:
     """The model after ONNX Runtime's basic level.
+
+    Args:
+        model: with its weights inside, but for those
+        beside: it, see `light`.
 
     Raises:
         InvalidModelError: if ONNX Runtime cannot load it.
@@ -255,7 +267,7 @@ def optimised(model: ModelProto) -> ModelProto:
     # It is never run, so its kernels need not lay out their weights.
     options.add_session_config_entry("session.disable_prepacking", "1")
     given, weights = light(model)
-    with_weights(options, weights)
+    with_weights(options, weights | dict(beside or {}))
     with tempfile.TemporaryDirectory(prefix="srd-onnx-") as folder:
         path = Path(folder) / "folded.onnx"
         options.optimized_model_filepath = str(path)
