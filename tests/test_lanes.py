@@ -1,6 +1,7 @@
 """Several inputs at once on the CPU: side by side, on threads of their own, with the maps of one after the other."""
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -101,8 +102,13 @@ def test_compiled_once_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_is_wrong_with_one_comes_out_and_leaves_nothing_running(monkeypatch: pytest.MonkeyPatch) -> None:
-    begun: list[int] = []
-    watched(monkeypatch, lambda: begun.append(1))
+    begun: list[float] = []
+
+    def begin() -> None:
+        begun.append(time.perf_counter())
+        time.sleep(0.2 if len(begun) > 1 else 0)  # the first is the wrong one
+
+    watched(monkeypatch, begin)
     wrong = X.repeat(6, axis=0)
     wrong[0] *= np.float32(1e30)
     with pytest.raises(NonFiniteError, match="activation"):

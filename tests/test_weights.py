@@ -5,9 +5,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from srd_onnx.explainer import Explainer
+from srd_onnx.graph.simplify import simplify
 from srd_onnx.ort.runtime import CPU, make_session
-from srd_onnx.ort.weights import light
-from tests.nets import small_cnn
+from srd_onnx.ort.weights import light, packing_pays
+from tests.nets import model_of, small_cnn
 
 X = np.random.default_rng(0).standard_normal((1, 3, 32, 32)).astype(np.float32)
 
@@ -49,6 +51,30 @@ def test_arrays_at_hand_are_taken() -> None:
     assert weights
     for name, array in weights.items():
         assert array is known[name] or array.base is known[name]
+
+
+@pytest.mark.parametrize(
+    ("node", "rows", "pays"),
+    [("Gemm", 1, False), ("MatMul", 1, False), ("Gemm", 2, True), ("MatMul", 7, True), ("Relu", 7, False)],
+)
+def test_weights_are_laid_out_anew_for_more_than_one_row(node: str, rows: int, *, pays: bool) -> None:
+    names = ["input"] if node == "Relu" else ["input", "w"]
+    model = model_of(
+        [helper.make_node(node, names, ["output"])],
+        {"w": np.ones((5, 5), np.float32)},
+        ([rows, 5], [rows, 5]),
+    )
+    assert packing_pays(simplify(model, {"input": (rows, 5)})[1]) is pays
+
+
+def test_of_integers_they_always_are() -> None:
+    explainer = Explainer("efficientnet_lite0", providers="cpu")
+    assert not packing_pays(explainer.plan.graph)
+    quantised = model_of(
+        [helper.make_node("DynamicQuantizeLinear", ["input"], ["q", "s", "z"]),
+         helper.make_node("DequantizeLinear", ["q", "s", "z"], ["output"])],
+        {}, ([1, 5], [1, 5]))  # fmt: skip
+    assert packing_pays(simplify(quantised, {"input": (1, 5)})[1])
 
 
 def test_wrong_weights_are_seen() -> None:

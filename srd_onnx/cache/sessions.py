@@ -14,6 +14,7 @@ from srd_onnx.errors import SrdOnnxError
 from srd_onnx.graph.ir import Value
 from srd_onnx.graph.roles import Axes, Gate, Role
 from srd_onnx.ort.runtime import CPU, make_session
+from srd_onnx.ort.weights import packing_pays
 from srd_onnx.runs import Single
 
 _MODEL = "model.onnx"
@@ -44,8 +45,8 @@ def kept_single(
     """
     began = time.perf_counter()
     if store is None or list(providers) != [CPU]:
-        reading, model, weights = _ready(compiled())
-        session = make_session(model, providers, threads, weights=weights)
+        reading, model, weights, packed = _ready(compiled())
+        session = make_session(model, providers, threads, packed=packed, weights=weights)
         return Single(reading, session, time.perf_counter() - began, compiled)
     name = key()
     entry = store.find(name)
@@ -62,7 +63,8 @@ def _opened(
     began: float,
 ) -> Single | None:
     try:
-        session = make_session(entry.folder / _MODEL, providers, threads, optimise=False)
+        packed = entry.facts["packed"]
+        session = make_session(entry.folder / _MODEL, providers, threads, optimise=False, packed=packed)
     except SrdOnnxError:  # another process removed it meanwhile
         store.discard(entry.key)
         return None
@@ -78,8 +80,8 @@ def _made(
     threads: int | None,
     began: float,
 ) -> Single:
-    reading, model, weights = _ready(compiled())
-    open_it = functools.partial(make_session, model, providers, threads, weights=weights)
+    reading, model, weights, packed = _ready(compiled())
+    open_it = functools.partial(make_session, model, providers, threads, packed=packed, weights=weights)
     pending = store.pending(sum(array.nbytes for array in weights.values()))
     if pending is None:
         session = open_it()
@@ -90,14 +92,14 @@ def _made(
             store.drop(pending)
             session = open_it()
         else:
-            store.keep(key, pending, {"reading": plain(reading), "about": dict(about)})
+            store.keep(key, pending, {"reading": plain(reading), "packed": packed, "about": dict(about)})
     return Single(reading, session, time.perf_counter() - began, compiled)
 
 
-def _ready(made: Compiled) -> tuple[Reading, bytes, dict[str, Array]]:
+def _ready(made: Compiled) -> tuple[Reading, bytes, dict[str, Array], bool]:
     """All that is needed of a compiled model; the rest, and with it copies of all weights, may go."""
     model, weights = weightless(made)
-    return made.reading, model.SerializeToString(), weights
+    return made.reading, model.SerializeToString(), weights, packing_pays(made.plan.graph)
 
 
 def plain(reading: Reading) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from srd_onnx.graph.ir import Graph, Value
 from srd_onnx.graph.roles import Axes, Role
 from srd_onnx.graph.simplify import simplify
 from srd_onnx.ort.runtime import make_session, run
-from srd_onnx.ort.weights import light, light_tensors
+from srd_onnx.ort.weights import light, light_tensors, packing_pays
 
 Array = NDArray[Any]
 RELEVANCE = "relevance"
@@ -229,7 +229,8 @@ def explanation_session(
 ) -> onnxruntime.InferenceSession:
     """A session of the compiled model."""
     model, weights = weightless(compiled)
-    return make_session(model.SerializeToString(), providers, threads, weights=weights)
+    packed = packing_pays(compiled.plan.graph)
+    return make_session(model.SerializeToString(), providers, threads, packed=packed, weights=weights)
 
 
 def run_explanation(

@@ -109,6 +109,7 @@ def make_session(
     optimise: bool = True,
     as_written: bool = True,
     arena: bool = True,
+    packed: bool = True,
     keep: Path | None = None,
     weights: Mapping[str, NDArray[Any]] | None = None,
 ) -> onnxruntime.InferenceSession:
@@ -122,6 +123,7 @@ def make_session(
         as_written: do not let it quantise more than the model does. By default it quantises float weights between
             quantised activations, with one scale for a whole tensor.
         arena: keep memory on the CPU for the next run; without it each tensor is given back when it is no more needed.
+        packed: lay out the weights of matrix products anew, which is a copy; see `weights.packing_pays`.
         keep: a file to write the optimised model into, and its weights beside it; only for this kind of processor.
         weights: of a model from `weights.light`, which has them not inside.
 
@@ -136,7 +138,9 @@ def make_session(
         with silenced():
             session = onnxruntime.InferenceSession(
                 str(model) if isinstance(model, Path) else model,
-                with_weights(_options(threads, optimise=optimise, arena=arena, keep=keep), weights or {}),
+                with_weights(
+                    _options(threads, optimise=optimise, arena=arena, packed=packed, keep=keep), weights or {}
+                ),
                 providers=[(name, CUDA_OPTIONS if name == CUDA else {}) for name in providers],
                 enable_fallback=0,
                 disabled_optimizers=_QUANTISING if as_written else [],
@@ -235,10 +239,16 @@ def versions() -> dict[str, str]:
 
 
 def _options(
-    threads: int | None, *, optimise: bool, arena: bool = True, keep: Path | None = None
+    threads: int | None,
+    *,
+    optimise: bool,
+    arena: bool = True,
+    packed: bool = True,
+    keep: Path | None = None,
 ) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     options.enable_cpu_mem_arena = arena
+    options.add_session_config_entry("session.disable_prepacking", str(int(not packed)))
     options.log_severity_level = _FATAL_ONLY
     # It would reserve one block for a whole run, beside what the first run took piece by piece: more memory, no time.
     options.enable_mem_pattern = False

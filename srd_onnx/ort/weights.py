@@ -1,14 +1,17 @@
 """Weights handed to ONNX Runtime as arrays beside the model: a serialised model with them inside is two copies more."""
 
+import math
+import re
 from collections.abc import Iterable, Mapping
 
 import numpy as np
 from google.protobuf.message import Message  # type: ignore[import-untyped]
 from onnx import ModelProto, TensorProto, helper
 
-from srd_onnx.graph.ir import Array
+from srd_onnx.graph.ir import Array, Graph
 
 _LARGE = 1024  # elements; what is smaller may be a shape, which ONNX Runtime reads while it loads
+_LAID_OUT = re.compile(r"Quant|Q[A-Z]|Integer|LSTM|GRU|RNN|Attention|Einsum|Fused|MatMul.")
 _OWN = {np.dtype(kind).name for kind in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8")}
 
 
@@ -43,6 +46,17 @@ def light_tensors(
         empty.external_data.add(key="location", value="memory")
         found.append(empty)
     return found, arrays
+
+
+def packing_pays(graph: Graph) -> bool:
+    """Whether ONNX Runtime should lay out the weights of matrix products anew for its kernels, which is a copy of them.
+
+    One row reads each weight once, so that nothing is gained: the last layers of a network of convolutions. What else
+    has weights that can be laid out is taken to gain.
+    """
+    products = [node for node in graph.nodes if node.key.op_type in ("Gemm", "MatMul")]
+    rows = [math.prod(node.output().shape[:-1]) for node in products]
+    return any(count > 1 for count in rows) or any(_LAID_OUT.search(n.key.op_type) for n in graph.nodes)
 
 
 def _copy_fields(source: Message, target: Message, besides: str) -> None:
