@@ -230,3 +230,14 @@ def test_it_is_said(tmp_path: Any) -> None:
     result = run("check", path, "--layout", "NCHW")
     assert result.exit_code == 0
     assert said in " ".join(result.stderr.split())
+
+
+def test_data_that_does_not_fit_its_shape_is_told() -> None:
+    model = model_of(
+        [helper.make_node("Add", ["input", "b"], ["output"])], {"b": np.ones(4, np.float32)}, ([1, 4], [1, 4])
+    )
+    model.graph.initializer[0].data_type = TensorProto.BFLOAT16  # of twice as many bytes
+    with pytest.raises(
+        InvalidModelError, match=r"^tensor 'b': its data does not fit its shape \[4\] and type bfloat16"
+    ):
+        Explainer(model, providers="cpu")

@@ -32,7 +32,7 @@ def widened(loaded: LoadedModel, provider: str) -> LoadedModel:
         provider: of ONNX Runtime, that is to run it.
 
     Raises:
-        InvalidModelError: a node of it looks at the bits of numbers.
+        InvalidModelError: a node of it looks at the bits of numbers; or the data of a tensor does not fit its shape.
         ModelTooLargeError: it holds bfloat16 and would pass 2 GB.
     """
     kinds = set(_HALF) if provider == CPU else {TensorProto.BFLOAT16}
@@ -69,11 +69,14 @@ def said_of(model: ModelProto, kinds: Set[int]) -> dict[str, str]:
 
 
 def widen(model: ModelProto, kinds: Set[int]) -> None:
-    """Write these element types as float32, wherever the model says them, in place."""
+    """Write these element types as float32, wherever the model says them, in place.
+
+    Raises:
+        InvalidModelError: the data of a tensor does not fit its shape.
+    """
     for tensor in tensors(model):
         if tensor.data_type in kinds:
-            array = numpy_helper.to_array(tensor).astype(np.float32)
-            tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+            tensor.CopyFrom(numpy_helper.from_array(_single(tensor), tensor.name))
     for graph in _graphs(model.graph):
         for _, one in _types(graph):
             if one.elem_type in kinds:
@@ -81,6 +84,16 @@ def widen(model: ModelProto, kinds: Set[int]) -> None:
         for _, attribute in _asked(graph):
             if attribute.i in kinds:
                 attribute.i = TensorProto.FLOAT
+
+
+def _single(tensor: TensorProto) -> np.ndarray:
+    try:
+        return numpy_helper.to_array(tensor).astype(np.float32)
+    except ValueError as error:
+        raise InvalidModelError(
+            f"tensor '{tensor.name}': its data does not fit its shape {list(tensor.dims)} and type "
+            f"{_HALF[tensor.data_type]} ({error}). Export the model again."
+        ) from error
 
 
 def _graphs(graph: GraphProto) -> Iterator[GraphProto]:
