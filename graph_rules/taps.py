@@ -24,6 +24,8 @@ def conv_taps(emit: Emitter, node: Node, window: Window, weights: Array, out: st
 
     `out` is v, which may have been computed anew.
     """
+    if (every := narrow_products(emit, node, window, weights, out)) is not None:
+        return Taps(0, window.index(), every)
     v, group = node.output(), node.attrs["group"]
     count, narrow = weights.shape[:2]
     depthwise = group == count and narrow == 1
