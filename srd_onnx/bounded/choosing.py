@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 from onnx import ModelProto
 
@@ -11,7 +12,7 @@ from srd_onnx.bounded.recomputed import Recomputed
 from srd_onnx.bounded.sizes import bytes_of, given_of, kept_of
 from srd_onnx.bounded.tape import tape_of
 from srd_onnx.bounded.tiles import Tiled, make_tiled
-from srd_onnx.engine.compiling import Case, compile_plan, plan_for
+from srd_onnx.engine.compiling import Case, Compiled, compile_model, compile_plan, plan_for
 from srd_onnx.engine.rule import RuleTable
 from srd_onnx.errors import OptionError, UnsupportedCaseError
 from srd_onnx.graph.expand import ExpansionTable
@@ -48,8 +49,13 @@ def make_bounded(
     if pieces is not None:
         seconds = time.perf_counter() - began
         return Recomputed(plan, compiled.reading, tuple(pieces), seconds, providers, threads)
+
+    def of_part(one: Case) -> Compiled:
+        return compile_model(model, one, rules, expansions)
+
     try:
-        return make_tiled(model, case, rules, expansions, providers, threads, most)
+        whole = make_tiled(forward, plan, case, of_part, providers, threads, most)
+        return replace(whole, seconds=time.perf_counter() - began)
     except (OptionError, UnsupportedCaseError) as error:
         raise OptionError(
             f"max_memory={most}: at once the explanation takes about {given + peak_of(cut(tape, [0])):.0f} bytes, and "

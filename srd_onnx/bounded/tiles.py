@@ -13,7 +13,7 @@ those of the whole at once but for rounding; what is computed twice is where the
 import itertools
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -30,19 +30,15 @@ from srd_onnx.engine.compiling import (
     Case,
     Compiled,
     Result,
-    compile_model,
     explanation_session,
-    plan_for,
     run_explanation,
 )
 from srd_onnx.engine.focus import finish_model
 from srd_onnx.engine.options import NO_FOCUS
 from srd_onnx.engine.outline import Outline
 from srd_onnx.engine.plan import Plan
-from srd_onnx.engine.rule import RuleTable
 from srd_onnx.engine.seed import DIRECTION, TARGET
 from srd_onnx.errors import OptionError, UnsupportedCaseError
-from srd_onnx.graph.expand import ExpansionTable
 from srd_onnx.ort.runtime import make_session, run
 
 _SHARE, _SEED, _SCORES, _LEDGER = "share", "seed", "scores", "ledger/"
@@ -166,15 +162,24 @@ def _expanded(v: Array, share: Array) -> Array:
 
 
 def make_tiled(
-    model: ModelProto,
+    forward: ModelProto,
+    plan: Plan,
     case: Case,
-    rules: RuleTable,
-    expansions: ExpansionTable,
+    compiled: Callable[[Case], Compiled],
     providers: Sequence[str],
     threads: int | None,
     most: int,
 ) -> Tiled:
     """What explains in about `most` bytes.
+
+    Args:
+        forward: the simplified model,
+        plan: and what is to be done, for the whole.
+        case: that they are of.
+        compiled: compiles the same model for a part.
+        providers: see `make_session`.
+        threads: see `make_session`.
+        most: bytes.
 
     Raises:
         OptionError: if it takes more memory than that, however small the parts; or several inputs at once, or passes.
@@ -182,8 +187,6 @@ def make_tiled(
         SrdOnnxError: as `compile_model` does.
     """
     began = time.perf_counter()
-    forward, plan = plan_for(model, case, rules, expansions)
-    plan.require_complete()
     _require_one(plan)
     boundary = plan.graph.values[plan.boundary[0]]
     reach = reach_of(plan, boundary.name)
@@ -203,7 +206,7 @@ def make_tiled(
     shape = (*source.shape[:2], rows[0].stop - rows[0].start, columns[0].stop - columns[0].start)
     options = replace(case.options, boundary=boundary.name, sign="signed", focus=NO_FOCUS, smooth=0.0)
     part = replace(case, shapes={source.name: shape}, explained=boundary.name, free=True, options=options)
-    tile = compile_model(model, part, rules, expansions)
+    tile = compiled(part)
     head = build_head(plan, free=case.free)
     return Tiled(
         plan,
