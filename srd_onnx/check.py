@@ -117,8 +117,9 @@ def check_model(explainer: "Explainer", *, cost: bool = False) -> CheckReport:
         problem = str(error)
     loaded = explainer.model
     nodes = _nodes(plan, problem) if plan else ()
-    case = explainer.case(explainer.shown_shapes())
-    counted = costs(explainer.compiled(case)) if cost and problem is None else None
+    counted = None
+    if cost and problem is None:
+        counted = costs(explainer.compiled(explainer.case(explainer.shown_shapes())))
     if counted is not None:
         nodes = tuple(replace(node, cost=counted[node.names[0]]) for node in nodes)
     return CheckReport(

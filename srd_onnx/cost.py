@@ -7,10 +7,8 @@ from dataclasses import dataclass
 
 from onnx import NodeProto, shape_inference
 
-from srd_onnx.engine.assemble import combined, pruned
-from srd_onnx.engine.compiling import Compiled
+from srd_onnx.engine.compiling import Compiled, weightless
 from srd_onnx.engine.emit import FORWARD_NODE
-from srd_onnx.ort.weights import light
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -32,7 +30,7 @@ class Cost:
 
 def costs(compiled: Compiled) -> dict[str, Cost]:
     """The cost of each forward node by its original name; what was emitted for none is under ""."""
-    model, _ = light(pruned(combined(compiled.forward, compiled.backward, compiled.outputs)))
+    model, _ = weightless(compiled)
     graph = shape_inference.infer_shapes(model).graph
     shapes: dict[str, tuple[int, ...]] = {t.name: tuple(t.dims) for t in graph.initializer}
     for value in (*graph.input, *graph.value_info, *graph.output):

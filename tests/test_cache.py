@@ -17,7 +17,7 @@ from srd_onnx import Explainer, Explanation
 from srd_onnx.cache import place
 from srd_onnx.cache.keys import all_ours, key_of
 from srd_onnx.cache.store import Store
-from srd_onnx.engine.compiling import weightless
+from srd_onnx.engine.compiling import runnable
 from srd_onnx.errors import NonFiniteError
 from srd_onnx.graph.ir import OpKey
 from tests.cli_tools import document, run, saved
@@ -40,9 +40,9 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def counting(*given: Any, **named: Any) -> Any:
         calls.append("compiled")
-        return weightless(*given, **named)
+        return runnable(*given, **named)
 
-    monkeypatch.setattr("srd_onnx.cache.sessions.weightless", counting)
+    monkeypatch.setattr("srd_onnx.cache.sessions.runnable", counting)
     return calls
 
 

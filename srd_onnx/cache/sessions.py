@@ -1,6 +1,5 @@
 """A compiled model from the disk, or onto it."""
 
-import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -8,13 +7,12 @@ from typing import Any
 from onnx import helper
 
 from srd_onnx.cache.store import Entry, Store
-from srd_onnx.engine.compiling import Array, Compiled, Reading, weightless
+from srd_onnx.engine.compiling import Compiled, Reading, runnable
 from srd_onnx.engine.outline import Outline
 from srd_onnx.errors import SrdOnnxError
 from srd_onnx.graph.ir import Value
 from srd_onnx.graph.roles import Axes, Gate, Role
 from srd_onnx.ort.runtime import CPU, make_session
-from srd_onnx.ort.weights import packing_pays
 from srd_onnx.runs import Single
 
 _MODEL = "model.onnx"
@@ -45,9 +43,9 @@ def kept_single(
     """
     began = time.perf_counter()
     if store is None or list(providers) != [CPU]:
-        reading, model, weights, packed = _ready(compiled())
-        session = make_session(model, providers, threads, packed=packed, weights=weights)
-        return Single(reading, session, time.perf_counter() - began, compiled)
+        ready = runnable(compiled())
+        session = ready.session(providers, threads)
+        return Single(ready.reading, session, time.perf_counter() - began, compiled)
     name = key()
     entry = store.find(name)
     found = _opened(store, entry, providers, threads, compiled, began) if entry is not None else None
@@ -80,26 +78,20 @@ def _made(
     threads: int | None,
     began: float,
 ) -> Single:
-    reading, model, weights, packed = _ready(compiled())
-    open_it = functools.partial(make_session, model, providers, threads, packed=packed, weights=weights)
-    pending = store.pending(sum(array.nbytes for array in weights.values()))
+    ready = runnable(compiled())
+    pending = store.pending(sum(array.nbytes for array in ready.weights.values()))
     if pending is None:
-        session = open_it()
+        session = ready.session(providers, threads)
     else:
         try:
-            session = open_it(keep=pending / _MODEL)
+            session = ready.session(providers, threads, keep=pending / _MODEL)
         except SrdOnnxError:  # the model is at fault, or the disk
             store.drop(pending)
-            session = open_it()
+            session = ready.session(providers, threads)
         else:
-            store.keep(key, pending, {"reading": plain(reading), "packed": packed, "about": dict(about)})
-    return Single(reading, session, time.perf_counter() - began, compiled)
-
-
-def _ready(made: Compiled) -> tuple[Reading, bytes, dict[str, Array], bool]:
-    """All that is needed of a compiled model; the rest, and with it copies of all weights, may go."""
-    model, weights = weightless(made)
-    return made.reading, model.SerializeToString(), weights, packing_pays(made.plan.graph)
+            facts = {"reading": plain(ready.reading), "packed": ready.packed, "about": dict(about)}
+            store.keep(key, pending, facts)
+    return Single(ready.reading, session, time.perf_counter() - began, compiled)
 
 
 def plain(reading: Reading) -> dict[str, Any]:

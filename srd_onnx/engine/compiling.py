@@ -3,6 +3,7 @@
 import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -224,13 +225,42 @@ def weightless(compiled: Compiled) -> tuple[ModelProto, dict[str, Array]]:
     return model, {name: array for name, array in (weights | more).items() if name in used}
 
 
+@dataclass(frozen=True, eq=False)
+class Runnable:
+    """All that is needed of a compiled model to run it; the rest, and with it copies of all weights, may go.
+
+    Attributes:
+        reading: how to read what it gives.
+        model: serialised, without its large weights.
+        weights: which are here.
+        packed: see `make_session`.
+    """
+
+    reading: Reading
+    model: bytes
+    weights: Mapping[str, Array]
+    packed: bool
+
+    def session(
+        self, providers: Sequence[str], threads: int | None, *, keep: Path | None = None
+    ) -> onnxruntime.InferenceSession:
+        """Open it; see `make_session`."""
+        return make_session(
+            self.model, providers, threads, packed=self.packed, keep=keep, weights=self.weights
+        )
+
+
+def runnable(compiled: Compiled) -> Runnable:
+    """A compiled model, ready to be opened."""
+    model, weights = weightless(compiled)
+    return Runnable(compiled.reading, model.SerializeToString(), weights, packing_pays(compiled.plan.graph))
+
+
 def explanation_session(
     compiled: Compiled, providers: Sequence[str], threads: int | None
 ) -> onnxruntime.InferenceSession:
     """A session of the compiled model."""
-    model, weights = weightless(compiled)
-    packed = packing_pays(compiled.plan.graph)
-    return make_session(model.SerializeToString(), providers, threads, packed=packed, weights=weights)
+    return runnable(compiled).session(providers, threads)
 
 
 def run_explanation(
