@@ -15,6 +15,8 @@ from srd_onnx.ort.runtime import CPU
 from srd_onnx.targets import Wanted
 from srd_onnx.threads import at_rest, usable
 
+AT_ONCE = 4  # where nobody says how many: each is in memory of its own
+
 E = TypeVar("E", bound=Explaining)
 E_co = TypeVar("E_co", bound=Explaining, covariant=True)
 

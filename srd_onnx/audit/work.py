@@ -27,13 +27,11 @@ from srd_onnx.explanation import Explanation
 from srd_onnx.graph.ir import Array
 from srd_onnx.inputs.preprocess import Preprocess, read_image
 from srd_onnx.inputs.sources import ARRAY_FILES, Item, read_items
-from srd_onnx.lanes import Lanes, lanes_of
+from srd_onnx.lanes import AT_ONCE, Lanes, lanes_of
 from srd_onnx.metrics.metric import Explained, Metric, Probe
 from srd_onnx.metrics.probe import probe_of
 from srd_onnx.ort.forward import kept_forward
 from srd_onnx.threads import at_rest
-
-_MOST_AT_ONCE = 4  # each in memory of its own
 
 
 def work(
@@ -185,7 +183,7 @@ class _Worker:
     @property
     def lanes(self) -> Lanes[Explainer]:
         """How images are explained at once."""
-        return lanes_of(self.explainer, _MOST_AT_ONCE)
+        return lanes_of(self.explainer, AT_ONCE)
 
     def begin(self, image: _Image, pool: Executor) -> Coming:
         """What gives the explanations of all targets of an image; it raises as `Explainer.explain` does."""

@@ -51,8 +51,6 @@ from srd_onnx.cli.preprocessing import parsed
 from srd_onnx.errors import SrdOnnxError
 from srd_onnx.threads import usable
 
-_MOST_AT_ONCE = 4  # each in memory of its own
-
 if TYPE_CHECKING:
     from srd_onnx.cli.record import Record
     from srd_onnx.explainer import Explainer
@@ -152,9 +150,10 @@ def _explain_all(
     from srd_onnx.cli.record import FILE, unique_names
     from srd_onnx.cli.summary import notes_after
     from srd_onnx.inputs.stream import Failure
+    from srd_onnx.lanes import AT_ONCE
 
     names = unique_names(images, record.folder)
-    at, at_once = 0, max(1, min(len(images), usable(), _MOST_AT_ONCE))
+    at, at_once = 0, max(1, min(len(images), usable(), AT_ONCE))
     try:
         with (
             progress("explaining", len(images)) as advance,
