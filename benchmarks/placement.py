@@ -16,11 +16,10 @@ import numpy as np
 import onnxruntime
 from onnx import ModelProto
 
-from graph_rules import EXPANSIONS, RULES
 from srd_onnx import Explainer
 from srd_onnx.engine.assemble import combined, pruned
 from srd_onnx.engine.backward import build_head
-from srd_onnx.engine.compiling import Case, compile_model, plan_for
+from srd_onnx.engine.compiling import Case
 from srd_onnx.graph.ir import Array
 from srd_onnx.ort.cuda import CUDA, CUDA_OPTIONS
 from srd_onnx.ort.runtime import CPU
@@ -99,13 +98,11 @@ class Part:
 
 def parts_of(explainer: Explainer, case: Case) -> Iterator[Part]:
     """All that is run for a case: for one target; and for many the ratios, and the heads of all passes."""
-    proto = explainer.model.proto
-    made = compile_model(proto, case, RULES, EXPANSIONS)
+    made = explainer.compiled(case)
     own = frozenset(node.name for node in made.forward.graph.node)
     yield Part("one target", pruned(combined(made.forward, made.backward, made.outputs)), own)
-    forward, plan = plan_for(proto, case, RULES, EXPANSIONS)
-    yield Part("ratios", ratio_model(plan, forward).model, own)
-    for one in (plan, *plan.focus):
+    yield Part("ratios", ratio_model(made.plan, made.forward).model, own)
+    for one in (made.plan, *made.plan.focus):
         for free in (False, True):
             model = head_model(one, build_head(one, free=free), free=free).model
             yield Part(f"head at {', '.join(one.boundary)}", model, own)

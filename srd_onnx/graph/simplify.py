@@ -253,8 +253,8 @@ def optimised(model: ModelProto, *, beside: Mapping[str, Array] | None = None) -
     """The model after ONNX Runtime's basic level.
 
     Args:
-        model: with its weights inside, but for those
-        beside: it, see `light`.
+        model: with its weights inside, or without those that are
+        beside: it, as `light` gives them.
 
     Raises:
         InvalidModelError: if ONNX Runtime cannot load it.
