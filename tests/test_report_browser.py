@@ -224,13 +224,13 @@ def test_a_choice_stays_as_far_as_the_next_image_has_it(browser: Any, tmp_path: 
         seen = page.locator(".shown:visible")
         for wanted, method in (("top2 of 2", "srd"), ("top2", "gradcam")):
             page.get_by_role("button", name="Next").click()
-            page.locator(".shown:visible", has_text=f"target {wanted} ").wait_for()
+            page.locator(".shown:visible", has_text=f"target {wanted} ·").wait_for()
             assert method in seen.inner_text()
         page.get_by_role("button", name="Next").click()
         opens(page, "4 broken.png")
         assert page.locator("#looking").is_hidden()
         page.go_back()
-        page.locator(".shown:visible", has_text="target top2 ").wait_for()
+        page.locator(".shown:visible", has_text="target top2 ·").wait_for()
 
 
 def test_a_comparison_shows_both_models_at_once(browser: Any, tmp_path: Path) -> None:
