@@ -11,6 +11,7 @@ from graph_rules.windows import (
     window_roles,
     window_spread,
 )
+from graph_rules.winograd import by_rows, rows_collapsed
 from srd_onnx.apop.replay import again
 from srd_onnx.engine.emit import Emitter
 from srd_onnx.engine.rule import Flows, Taps
@@ -71,10 +72,13 @@ def _collapsed(emit: Emitter, node: Node, v: str, scale: str) -> str | None:
     window = _window(node)
     if (products := narrow_products(emit, node, window, _weights(node), v)) is not None:
         return folded(emit, products, scale, window, node.output().dtype)
-    if not in_phases(emit, node, window):
+    group, rows = node.attrs["group"], by_rows(emit, node, window)
+    if not rows and not in_phases(emit, node, window):
         return None
     wide = emit.scaled(v, node.output(), scale)
-    return strided_collapsed(emit, node, _weights(node), node.attrs["group"], window, wide)
+    if rows:
+        return rows_collapsed(emit, node, _weights(node), window, wide)
+    return strided_collapsed(emit, node, _weights(node), group, window, wide)
 
 
 def _anew(emit: Emitter, node: Node) -> str | None:

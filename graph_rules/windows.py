@@ -233,7 +233,7 @@ def _by_phases(emit: Emitter, flow: str, weights: Array, group: int, window: Win
     begins = [m - 1 for m in taps]
     ends = [q - o for q, o in zip(cells, window.result, strict=True)]
     wide = convolved(emit, flow, flipped(phased), group, [1] * rank, begins, ends)
-    return cut(emit, _interleaved(emit, wide, strides, cells), window)
+    return cut(emit, interleaved(emit, wide, strides, cells), window)
 
 
 def cut(emit: Emitter, full: str, window: Window) -> str:
@@ -245,7 +245,7 @@ def cut(emit: Emitter, full: str, window: Window) -> str:
     return emit("Slice", full, emit.ints(window.begins), emit.ints(stops), emit.ints(axes))
 
 
-def _interleaved(emit: Emitter, wide: str, strides: Sequence[int], cells: Sequence[int]) -> str:
+def interleaved(emit: Emitter, wide: str, strides: Sequence[int], cells: Sequence[int]) -> str:
     """[N, C·s1·s2, q1, q2] to [N, C, q1·s1, q2·s2]."""
     rank = len(strides)
     if rank == 2 and strides[0] == strides[1]:

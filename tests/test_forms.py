@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from graph_rules import EXPANSIONS, RULES
+from graph_rules import EXPANSIONS, RULES, winograd
 from graph_rules.taps import narrow_products
 from srd_onnx.engine.compiling import compile_model, explanation_session, run_explanation
 from srd_onnx.engine.emit import Emitter
@@ -19,6 +19,7 @@ from srd_onnx.ort.runtime import CPU
 from tests import checks
 from tests.cases import CASES, Case
 from tests.harness import bench, emitted_position
+from tests.nets import small_cnn
 
 # Cases are small, and in double precision: there channels are in blocks if they could be in a larger tensor. Pictures
 # never are, which have one channel here.
@@ -39,6 +40,13 @@ def blocks(monkeypatch: pytest.MonkeyPatch) -> None:
         return not emit.plain and fits and value.shape[1] > 1
 
     monkeypatch.setattr(Emitter, "blocked", blocked)
+
+
+@pytest.fixture
+def rows(blocks: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Convolutions are taken by rows however small they are."""
+    monkeypatch.setattr("graph_rules.winograd._FEWEST", 1)
+    monkeypatch.setattr("graph_rules.winograd._LEAST", 0)
 
 
 def cheaper(case: Case) -> bool:
@@ -109,6 +117,27 @@ def test_the_definition_notices_wrong_taps_of_few_channels(
         check_all([case], RULES)
 
 
+BY_ROWS = [one for one in CASES_OF["Conv"] if "tall" in str(one) or "asymmetric_pads" in str(one)]
+
+
+@pytest.mark.usefixtures("rows")
+@pytest.mark.parametrize("zero", [False, True])
+@pytest.mark.parametrize("case", BY_ROWS, ids=str)
+def test_rows_by_fewer_products_are_the_definition(case: Case, zero: bool) -> None:
+    assert cheaper(case)
+    checks.check_against_definition(case, RULES, zero=zero, plain=False)
+
+
+@pytest.mark.usefixtures("rows")
+@pytest.mark.parametrize("case", BY_ROWS, ids=str)
+def test_the_definition_notices_wrong_rows(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = winograd._FLOW.copy()
+    wrong[1, 3] = 2
+    monkeypatch.setattr(winograd, "_FLOW", wrong)
+    with pytest.raises(AssertionError, match="Not equal to tolerance"):
+        check_all([case], RULES)
+
+
 def check_all(cases: list[Case], rules: RuleTable) -> None:
     for case in cases:
         checks.check_against_definition(case, rules, plain=False)
@@ -147,3 +176,14 @@ def test_on_a_model_something_wrong_is_noticed() -> None:
             wrong[key] = replace(right, anew=off(right.anew))
     want, got = of(explainer, x, plain=True), of(explainer, x, wrong)
     assert np.abs(got - want).max() > 1e-4 * np.abs(want).max()
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_layers_of_many_channels_are_the_plain_ones(preset: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    explainer = Explainer(small_cnn(channels=384, batch=2), preset=preset, providers="cpu")
+    x = noise(explainer)
+    want = of(explainer, x, plain=True)
+    np.testing.assert_allclose(of(explainer, x), want, rtol=0, atol=1e-5 * np.abs(want).max())
+    # They are taken by rows: something wrong in that is noticed.
+    monkeypatch.setattr(winograd, "_FLOW", 1.001 * winograd._FLOW)
+    assert np.abs(of(explainer, x) - want).max() > 1e-4 * np.abs(want).max()
