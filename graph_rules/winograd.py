@@ -1,8 +1,8 @@
 """Convolutions of many channels by fewer products: minimal filtering along the rows, F(4, 3).
 
 Four rows of a correlation with three taps take six products of each pair of channels in place of twelve (Winograd 1980;
-the transforms are those of Lavin and Gray, CVPR 2016, section 4.3, along one axis alone: along two they would round ten
-times as much). The rows q, q + 4, q + 8 ... are collapsed by themselves and interleaved as scalars.
+the transforms are those of Lavin and Gray, CVPR 2016, section 4.3, along one axis alone: along two they would round
+three times as much). The rows q, q + 4, q + 8 ... are collapsed by themselves and interleaved as scalars.
 """
 
 import math

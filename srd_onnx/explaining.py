@@ -190,7 +190,8 @@ class Explaining(Subject):
         warned = warnings_of(
             *sums.values(), complete=complete, rounding=rounding, rival=rival, deployed=deployed
         )
-        meta = run.facts[row] | sums | {"rival": rival, "warnings": list(warned), "seconds": run.seconds}
+        how = {"rival": rival, "warnings": list(warned), "bounded": run.bounded, "seconds": run.seconds}
+        meta = run.facts[row] | sums | how
         return Explanation(
             relevance=next(iter(maps.values())),
             relevances=maps,

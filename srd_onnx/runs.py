@@ -9,6 +9,8 @@ import numpy as np
 import onnxruntime
 from onnx import ModelProto
 
+from srd_onnx.bounded.recomputed import Recomputed
+from srd_onnx.bounded.tiles import Tiled
 from srd_onnx.engine.compiling import (
     Array,
     Case,
@@ -166,6 +168,11 @@ class Run:
     def outline(self) -> Outline:
         """What is done."""
         return self.ready.outline
+
+    @property
+    def bounded(self) -> str | None:
+        """How `max_memory` was kept, in words; None where everything is held at once."""
+        return self.ready.bounded if isinstance(self.ready, Recomputed | Tiled) else None
 
     @property
     def seconds(self) -> dict[str, float]:

@@ -19,7 +19,7 @@ RUN = {
 }  # fmt: skip
 ONE = {
     "image", "name", "target", "label", "logit", "files", "residual", "ledger", "top5", "seed_value", "sum_relevance",
-    "sum_ledger", "boundary", "target_tensor", "approximate", "seconds", "input", "rival", "warnings",
+    "sum_ledger", "boundary", "target_tensor", "approximate", "seconds", "input", "rival", "warnings", "bounded",
 }  # fmt: skip
 
 

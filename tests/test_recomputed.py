@@ -75,8 +75,12 @@ OPTIONS: list[dict[str, Any]] = [
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_whatever_the_options(options: dict[str, Any]) -> None:
     parts = explainer(CHAIN, 0.6, **options)
-    same(explainer(CHAIN, **options).explain(X[:1], 3), parts.explain(X[:1], 3))
-    assert len(recomputed(parts).pieces) > 2
+    whole, found = explainer(CHAIN, **options).explain(X[:1], 3), parts.explain(X[:1], 3)
+    same(whole, found)
+    back = sum(piece.back for piece in recomputed(parts).pieces)
+    assert back > 1
+    assert found[0].meta["bounded"] == f"layers computed twice, in {back} segments"
+    assert whole[0].meta["bounded"] is None
 
 
 @pytest.mark.parametrize("batch", [1, 2])

@@ -126,6 +126,9 @@ def test_another_method_is_named_and_not_looked_into(tmp_path: Path) -> None:
 def test_in_bounded_memory_it_is_not_looked_into() -> None:
     """Layers and fields need the whole at once."""
     explainer = Explainer("squeezenet11", providers="cpu", max_memory=20_000_000)
-    (item,) = collected(explainer, sample_photo(), 285).items
+    report = collected(explainer, sample_photo(), 285)
+    (item,) = report.items
     assert item.shown[0].layers == ()
+    facts = dict(fact for section in report.after for fact in section.facts)
+    assert facts["memory"].startswith("layers computed twice, in ")
     assert [type(one) for one in explainer._sessions.values()] == [Recomputed]

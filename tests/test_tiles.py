@@ -107,7 +107,10 @@ def both(
     found = whole.explain(X, targets), parts.explain(X, targets)
     (ready,) = parts._sessions.values()
     assert isinstance(ready, Tiled)
-    assert len(ready.rows) * len(ready.columns) > 1
+    count = len(ready.rows) * len(ready.columns)
+    assert count > 1
+    assert {one.meta["bounded"] for one in found[0]} == {None}
+    assert {one.meta["bounded"] for one in found[1]} == {f"the picture in {count} parts"}
     return found
 
 

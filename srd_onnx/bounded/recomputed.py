@@ -43,6 +43,11 @@ class Recomputed:
         """What it does."""
         return self.reading.outline
 
+    @property
+    def bounded(self) -> str:
+        """How memory is kept."""
+        return f"layers computed twice, in {sum(piece.back for piece in self.pieces)} segments"
+
     def __call__(self, feeds: Mapping[str, Array], seed: Array) -> Result:
         """Explain one batch.
 

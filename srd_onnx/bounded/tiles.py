@@ -74,6 +74,11 @@ class Tiled:
         """What it does."""
         return self.plan.outline
 
+    @property
+    def bounded(self) -> str:
+        """How memory is kept."""
+        return f"the picture in {len(self.rows) * len(self.columns)} parts"
+
     def __call__(self, feeds: Mapping[str, Array], seed: Array) -> Result:
         """Explain one picture.
 

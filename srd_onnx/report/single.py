@@ -155,6 +155,7 @@ def _sections(meta: Mapping[str, Any], command: Sequence[str]) -> Iterator[Secti
             ("options", _words(meta["options"])),
             ("boundary", ", ".join(meta["boundary"])),
             ("approximate nodes", str(len(meta["approximate"]))),
+            *((("memory", meta["bounded"]),) if meta["bounded"] else ()),
         ),
     )
     yield Section(
