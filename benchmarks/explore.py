@@ -28,8 +28,11 @@ from benchmarks.imagenet import explainer_of
 from benchmarks.machine import header
 from benchmarks.quality_inputs import passed_by_all
 from srd_onnx import Explainer
+from srd_onnx.evaluation.grids import cell_mask
 from srd_onnx.inputs.sources import read_items
 from srd_onnx.methods.activation_maps import gradcam
+from srd_onnx.metrics.complexity import sparseness
+from srd_onnx.metrics.localisation import relevance_mass_accuracy
 from srd_onnx.ort.forward import kept_forward
 
 Array = NDArray[Any]
@@ -232,18 +235,11 @@ def insertion_less_deletion(picture: Picture, relevance: Array) -> float:
     return float(np.trapezoid(curves[0]) - np.trapezoid(curves[1])) / STEPS
 
 
-def gini(relevance: Array) -> float:
-    """Sparseness of the magnitudes (Chalasani et al. 2020)."""
-    sizes = np.sort(np.abs(relevance).ravel())
-    ranks = 2 * np.arange(1, sizes.size + 1) - sizes.size - 1
-    return float((ranks * sizes).sum() / max(sizes.size * sizes.sum(), 1e-30))
-
-
 def in_cell(relevance: Array, cell: int) -> float:
-    """Grid Pointing Game (Böhle et al. 2021): the share of the positive relevance in one of 2 × 2 cells."""
-    positive = np.maximum(relevance, 0)
-    half = [np.array_split(part, 2, axis=1) for part in np.array_split(positive, 2, axis=0)]
-    return float(half[cell // 2][cell % 2].sum() / positive.sum()) if positive.any() else 0.25
+    """Grid Pointing Game (Böhle et al. 2021) in one of 2 × 2 cells; a quarter where nothing is positive."""
+    rows, columns = relevance.shape
+    share = relevance_mass_accuracy(relevance, cell_mask((rows, columns), cell))
+    return 0.25 if math.isnan(share) else share
 
 
 def rank_correlation(a: Array, b: Array) -> float:
@@ -329,7 +325,7 @@ def measure(half: Half, candidate: Candidate) -> list[float]:
         max(float(np.linalg.norm(candidate(p) - m)) for p in near) / float(np.linalg.norm(m))
         for near, m in zip(half.noisy, maps, strict=True)
     ]
-    return [float(np.mean(v)) for v in (faithful, cells, random, [gini(m) for m in maps], moved)]
+    return [float(np.mean(v)) for v in (faithful, cells, random, [sparseness(m) for m in maps], moved)]
 
 
 COLUMNS = (
