@@ -327,8 +327,7 @@ def test_a_place_of_the_photo_shows_what_it_feeds_or_its_field(browser: Any, aud
             "the ERF of the PFV there, in /last/Relu"
         )
         opened.click(PHOTO, *at)
-        page.wait_for_timeout(200)
-        assert "of /last/Relu." in told.inner_text()
+        page.locator(".open .chosen .told", has_text="of /last/Relu.").wait_for()
         assert place_of(redness(painted(opened, MAP))) == pytest.approx(at[::-1], abs=0.02)
 
 
