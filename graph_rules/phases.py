@@ -4,6 +4,7 @@ An input position belongs to one phase of the stride. Each phase is a convolutio
 is one number per position that has to be interleaved with the others.
 """
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -55,16 +56,21 @@ def _phases(
     emit: Emitter, weights: Array, group: int, window: Window, flow: str
 ) -> list[tuple[tuple[int, ...], str | None]]:
     """Each phase, and what flows to its cells q from the outputs ``q - m`` by the taps ``phase + m stride``."""
-    turned, stride = swapped(weights, group), window.strides[0]
+    stride = window.strides[0]
     ends = [q - o for q, o in zip(window.cells, window.result, strict=True)]
+
+    def of_phase(phase: tuple[int, ...]) -> Array:
+        return flipped(swapped(weights, group)[:, :, phase[0] :: stride, phase[1] :: stride])
+
     found: list[tuple[tuple[int, ...], str | None]] = []
     for phase in np.ndindex(*window.strides):
-        part = turned[:, :, phase[0] :: stride, phase[1] :: stride]
-        begins = [m - 1 for m in part.shape[2:]]
-        empty = 0 in part.shape
-        found.append(
-            (phase, None if empty else convolved(emit, flow, flipped(part), group, (1, 1), begins, ends))
-        )
+        kernel = [len(range(p, k, stride)) for p, k in zip(phase, window.kernel, strict=True)]
+        if not all(kernel):
+            found.append((phase, None))
+            continue
+        part = emit.derived(weights, ("phase", phase, stride), functools.partial(of_phase, phase))
+        begins = [m - 1 for m in kernel]
+        found.append((phase, convolved(emit, flow, part, kernel, group, (1, 1), begins, ends)))
     return found
 
 

@@ -185,13 +185,15 @@ def _stride_one(emit: Emitter, flow: str, weights: Array, group: int, window: Wi
     reach = [(k - 1) * d for k, d in zip(window.kernel, window.dilations, strict=True)]
     begins = [r - b for r, b in zip(reach, window.begins, strict=True)]
     ends = [s + b - o for s, b, o in zip(window.source, window.begins, window.result, strict=True)]
-    return convolved(emit, flow, flipped(swapped(weights, group)), group, window.dilations, begins, ends)
+    turned = emit.derived(weights, ("turned", group), lambda: flipped(swapped(weights, group)))
+    return convolved(emit, flow, turned, window.kernel, group, window.dilations, begins, ends)
 
 
 def convolved(
     emit: Emitter,
     flow: str,
-    weights: Array,
+    weights: str,
+    kernel: Sequence[int],
     group: int,
     dilations: Sequence[int],
     begins: Sequence[int],
@@ -204,14 +206,13 @@ def convolved(
         stops = emit.ints([min(e, 0) if e < 0 else np.iinfo(np.int64).max for e in ends])
         flow = emit("Slice", flow, starts, stops, emit.ints(range(2, 2 + rank)))
     pads = [max(p, 0) for p in [*begins, *ends]]
-    kernel = list(weights.shape[2:])
     return emit(
         "Conv",
         flow,
-        emit.const(weights),
+        weights,
         group=group,
         dilations=list(dilations),
-        kernel_shape=kernel,
+        kernel_shape=list(kernel),
         pads=pads,
         strides=[1] * len(kernel),
     )
@@ -219,21 +220,25 @@ def convolved(
 
 def _by_phases(emit: Emitter, flow: str, weights: Array, group: int, window: Window) -> str:
     """Input position ``q * stride + phase`` is fed by the taps ``k = phase + m * stride`` of outputs ``q - m``."""
-    rank, strides = len(window.kernel), window.strides
+    strides, cells = window.strides, window.cells
     taps = [math.ceil(k / s) for k, s in zip(window.kernel, strides, strict=True)]
+    begins = [m - 1 for m in taps]
+    ends = [q - o for q, o in zip(cells, window.result, strict=True)]
+    phased = emit.derived(weights, ("phased", group, strides), lambda: _phased(weights, group, window, taps))
+    wide = convolved(emit, flow, phased, taps, group, [1] * len(taps), begins, ends)
+    return cut(emit, interleaved(emit, wide, strides, cells), window)
+
+
+def _phased(weights: Array, group: int, window: Window, taps: Sequence[int]) -> Array:
+    """[C, M/g, m1, s1, m2, s2, ...] -> [C, s1, s2, ..., M/g, m1, m2, ...] -> [C·Πs, M/g, m1, m2, ...], flipped."""
+    rank, strides = len(taps), window.strides
     spare = [m * s - k for m, s, k in zip(taps, strides, window.kernel, strict=True)]
     padded = np.pad(swapped(weights, group), [(0, 0), (0, 0), *[(0, p) for p in spare]])
-    # [C, M/g, m1, s1, m2, s2, ...] -> [C, s1, s2, ..., M/g, m1, m2, ...] -> [C·Πs, M/g, m1, m2, ...]
     split = padded.reshape(
         *padded.shape[:2], *[n for m, s in zip(taps, strides, strict=True) for n in (m, s)]
     )
     order = [0, *range(3, 3 + 2 * rank, 2), 1, *range(2, 2 + 2 * rank, 2)]
-    phased = split.transpose(order).reshape(-1, padded.shape[1], *taps)
-    cells = window.cells
-    begins = [m - 1 for m in taps]
-    ends = [q - o for q, o in zip(cells, window.result, strict=True)]
-    wide = convolved(emit, flow, flipped(phased), group, [1] * rank, begins, ends)
-    return cut(emit, interleaved(emit, wide, strides, cells), window)
+    return flipped(split.transpose(order).reshape(-1, padded.shape[1], *taps))
 
 
 def cut(emit: Emitter, full: str, window: Window) -> str:

@@ -5,13 +5,14 @@ the transforms are those of Lavin and Gray, CVPR 2016, section 4.3, along one ax
 three times as much). The rows q, q + 4, q + 8 ... are collapsed by themselves and interleaved as scalars.
 """
 
+import functools
 import math
 from dataclasses import replace
 
 import numpy as np
 
 from graph_rules.blocks import each_channel, scaled_by
-from graph_rules.windows import Window, convolved, cut, flipped, interleaved, swapped
+from graph_rules.windows import Window, convolved, cut, interleaved
 from srd_onnx.engine.emit import Emitter
 from srd_onnx.graph.ir import Array, Node, Value
 
@@ -71,11 +72,16 @@ def _backs(emit: Emitter, node: Node, weights: Array, window: Window, flow: str,
     begins = (0, window.kernel[1] - 1 - left)
     ends = (0, x.shape[3] + left - width)
     pads = (_TAPS - 1 - above, 0, _ROWS * cells - height + above, 0)
-    turned = np.einsum("pk,cmkj->pcmj", _KERNEL, flipped(swapped(weights, 1)), optimize=True)
+    every = functools.cache(lambda: _transformed(weights))
+
+    def of_product(number: int) -> Array:
+        return np.asarray(every()[number])
+
     products = []
-    for rows, by in zip(_FLOW, turned[..., None, :].astype(v.dtype), strict=True):
+    for number, rows in enumerate(_FLOW):
         of_flow = each_channel(emit, flow, v, rows[:, None], strides=(_ROWS, 1), pads=pads)
-        products.append(convolved(emit, of_flow, by, 1, (1, 1), begins, ends))
+        by = emit.derived(weights, ("product", number), functools.partial(of_product, number))
+        products.append(convolved(emit, of_flow, by, (1, window.kernel[1]), 1, (1, 1), begins, ends))
     first, plus, minus, plus_two, minus_two, last = products
     even, odd = _sum_and_difference(emit, x, plus, minus)
     even_two, odd_two = _sum_and_difference(emit, x, plus_two, minus_two)
@@ -85,6 +91,13 @@ def _backs(emit: Emitter, node: Node, weights: Array, window: Window, flow: str,
         emit("Add", scaled_by(emit, even_two, x, 4), even),
         emit("Add", last, emit("Add", scaled_by(emit, odd_two, x, 8), odd)),
     ]
+
+
+def _transformed(weights: Array) -> Array:
+    """Weights [M, C, 3, k], turned round, to those of each product: [6, C, M, 1, k]."""
+    turned = np.flip(weights, axis=(2, 3)).transpose(2, 1, 0, 3)
+    found = _KERNEL @ turned.reshape(_TAPS, -1)
+    return found.reshape(-1, *turned.shape[1:3], 1, turned.shape[3]).astype(weights.dtype)
 
 
 def _sum_and_difference(emit: Emitter, like: Value, a: str, b: str) -> tuple[str, str]:

@@ -187,3 +187,17 @@ def test_layers_of_many_channels_are_the_plain_ones(preset: str, monkeypatch: py
     # They are taken by rows: something wrong in that is noticed.
     monkeypatch.setattr(winograd, "_FLOW", 1.001 * winograd._FLOW)
     assert np.abs(of(explainer, x) - want).max() > 1e-4 * np.abs(want).max()
+
+
+def test_what_is_made_of_weights_is_made_once_for_all_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+    right = winograd._transformed
+
+    def counted(weights: Array) -> Array:
+        made.append(id(weights))
+        return right(weights)
+
+    monkeypatch.setattr(winograd, "_transformed", counted)
+    explainer = Explainer(small_cnn(channels=384, batch=1), preset="joint", providers="cpu")
+    of(explainer, noise(explainer))
+    assert len(made) == len({*made}) == 2

@@ -3,7 +3,7 @@
 import copy
 import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -59,6 +59,7 @@ class Emitter:
         self.nodes: list[NodeProto] = []
         self.initializers: list[TensorProto] = []
         self._vectors: dict[str, Array] = {}
+        self._derived: dict[tuple[int, Hashable], tuple[Array, str]] = {}
         self._repeated: dict[str, tuple[str, tuple[int, ...]]] = {}
         self.forward = {v.name: v for node in graph.nodes for v in node.inputs if v} | graph.values
         self.readers: dict[str, list[Node]] = {}
@@ -134,6 +135,20 @@ class Emitter:
                 self._vectors[name] = array
             self._made[key] = (name,)
         return self._made[key][0]
+
+    def derived(self, source: Array, what: Hashable, make: Callable[[], Array]) -> str:
+        """An initializer that is made from an array, once however many passes ask for it: large weights take time.
+
+        Args:
+            source: the array itself, such as the constant of a node.
+            what: says how it is made from that.
+            make: makes it.
+        """
+        key = (id(source), what)
+        if key not in self._derived:
+            # With the source, or another array might get its place in memory, and with it its id.
+            self._derived[key] = source, self.const(make())
+        return self._derived[key][1]
 
     def ints(self, data: Sequence[int]) -> str:
         """An int64 vector: shapes, axes, pads."""
