@@ -72,13 +72,12 @@ def _collapsed(emit: Emitter, node: Node, v: str, scale: str) -> str | None:
     window = _window(node)
     if (products := narrow_products(emit, node, window, _weights(node), v)) is not None:
         return folded(emit, products, scale, window, node.output().dtype)
-    group, rows = node.attrs["group"], by_rows(emit, node, window)
-    if not rows and not in_phases(emit, node, window):
-        return None
-    wide = emit.scaled(v, node.output(), scale)
-    if rows:
-        return rows_collapsed(emit, node, _weights(node), window, wide)
-    return strided_collapsed(emit, node, _weights(node), group, window, wide)
+    if by_rows(emit, node, window):
+        return rows_collapsed(emit, node, _weights(node), window, emit.scaled(v, node.output(), scale))
+    if in_phases(emit, node, window):
+        wide = emit.scaled(v, node.output(), scale)
+        return strided_collapsed(emit, node, _weights(node), node.attrs["group"], window, wide)
+    return None
 
 
 def _anew(emit: Emitter, node: Node) -> str | None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from graph_rules.blocks import each_channel
-from graph_rules.windows import Window, convolved, cut, flipped, swapped
+from graph_rules.windows import Window, convolved, cut, flipped, interleaved, swapped
 from srd_onnx.engine.emit import Emitter
 from srd_onnx.graph.ir import Array, Node, Value
 
@@ -41,15 +41,20 @@ def strided_collapsed(
     emit: Emitter, node: Node, weights: Array, group: int, window: Window, flow: str
 ) -> str:
     """``<x_i, Σ_k W_k^T g[o]>``: [N, M, *result] to [N, 1, *source]."""
-    x, stride = node.input(0), window.strides[0]
-    cells = window.cells
-    zeros = emit.zeros([x.shape[0], 1, *cells], x.dtype)
-    found = []
-    for phase, part in _phases(emit, weights, group, window, flow):
-        here = None if part is None else emit("Mul", _phase_of(emit, x, phase, window, cells), part)
-        found.append(zeros if here is None else emit.over_channels(here, x))
-    full = emit("DepthToSpace", emit("Concat", *found, axis=1), blocksize=stride, mode="DCR")
-    return cut(emit, full, window)
+    return phases_collapsed(emit, node.input(0), window, _phases(emit, weights, group, window, flow))
+
+
+def phases_collapsed(
+    emit: Emitter, x: Value, window: Window, parts: Sequence[tuple[tuple[int, ...], str | None]]
+) -> str:
+    """``<x_i, b_i>`` at each input position, [N, 1, *source], of what flows back to the cells of each phase, if any."""
+    cells, found = window.cells, []
+    for phase, part in parts:
+        if part is None:
+            found.append(emit.zeros([x.shape[0], 1, *cells], x.dtype))
+        else:
+            found.append(emit.over_channels(emit("Mul", _phase_of(emit, x, phase, window, cells), part), x))
+    return cut(emit, interleaved(emit, emit("Concat", *found, axis=1), window.strides, cells), window)
 
 
 def _phases(

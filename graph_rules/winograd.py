@@ -12,15 +12,15 @@ from dataclasses import replace
 import numpy as np
 
 from graph_rules.blocks import each_channel, scaled_by
-from graph_rules.windows import Window, convolved, cut, interleaved
+from graph_rules.phases import phases_collapsed
+from graph_rules.windows import Window, convolved
 from srd_onnx.engine.emit import Emitter
 from srd_onnx.graph.ir import Array, Node, Value
 
 _ROWS, _TAPS = 4, 3
 _FEWEST = 128  # channels on either side: with fewer, the transforms cost what the products save
-_LEAST = (
-    2**28
-)  # multiply-adds: with fewer, some forty nodes in place of one are no gain where there are many threads
+# Multiply-adds: with fewer, some forty nodes in place of one are no gain where there are many threads.
+_LEAST = 2**28
 # Rows of the flow to each product's; the kernel's taps to each product's weights.
 _FLOW = np.array(
     [
@@ -52,17 +52,9 @@ def by_rows(emit: Emitter, node: Node, window: Window) -> bool:
 
 def rows_collapsed(emit: Emitter, node: Node, weights: Array, window: Window, flow: str) -> str:
     """``<x_i, Σ_k W_k^T g[o]>``: [N, M, *result] to [N, 1, *source]."""
-    x = node.input(0)
     phases = replace(window, strides=(_ROWS, 1), begins=(0, 0))
-    cells = phases.cells
-    found = []
-    for phase, back in enumerate(_backs(emit, node, weights, window, flow, cells[0])):
-        kernel = np.zeros((phase + 1, 1))
-        kernel[phase] = 1
-        end = max(0, _ROWS * (cells[0] - 1) + phase + 1 - x.shape[2])
-        here = each_channel(emit, x.name, x, kernel, strides=(_ROWS, 1), pads=(0, 0, end, 0))
-        found.append(emit.over_channels(emit("Mul", here, back), x))
-    return cut(emit, interleaved(emit, emit("Concat", *found, axis=1), phases.strides, cells), phases)
+    backs = _backs(emit, node, weights, window, flow, phases.cells[0])
+    return phases_collapsed(emit, node.input(0), phases, [((p, 0), back) for p, back in enumerate(backs)])
 
 
 def _backs(emit: Emitter, node: Node, weights: Array, window: Window, flow: str, cells: int) -> list[str]:
