@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 
 from onnx import ModelProto
 
@@ -54,8 +53,7 @@ def make_bounded(
         return compile_model(model, one, rules, expansions)
 
     try:
-        whole = make_tiled(forward, plan, case, of_part, providers, threads, most)
-        return replace(whole, seconds=time.perf_counter() - began)
+        return make_tiled(forward, plan, case, of_part, providers, threads, most, began)
     except (OptionError, UnsupportedCaseError) as error:
         raise OptionError(
             f"max_memory={most}: at once the explanation takes about {given + peak_of(cut(tape, [0])):.0f} bytes, and "

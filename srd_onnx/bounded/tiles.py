@@ -174,6 +174,7 @@ def make_tiled(
     providers: Sequence[str],
     threads: int | None,
     most: int,
+    began: float,
 ) -> Tiled:
     """What explains in about `most` bytes.
 
@@ -185,13 +186,13 @@ def make_tiled(
         providers: see `make_session`.
         threads: see `make_session`.
         most: bytes.
+        began: when compiling did, by `time.perf_counter`.
 
     Raises:
         OptionError: if it takes more memory than that, however small the parts; or several inputs at once, or passes.
         UnsupportedCaseError: if a layer below the boundary looks at more than a window.
         SrdOnnxError: as `compile_model` does.
     """
-    began = time.perf_counter()
     _require_one(plan)
     boundary = plan.graph.values[plan.boundary[0]]
     reach = reach_of(plan, boundary.name)
@@ -213,14 +214,15 @@ def make_tiled(
     part = replace(case, shapes={source.name: shape}, explained=boundary.name, free=True, options=options)
     tile = compiled(part)
     head = build_head(plan, free=case.free)
+    session = explanation_session(tile, providers, threads)
+    of_head = _head(plan, forward, head, free=case.free).model.SerializeToString()
+    top = make_session(of_head, providers, threads)
     return Tiled(
         plan,
         time.perf_counter() - began,
         tile,
-        explanation_session(tile, providers, threads),
-        make_session(
-            _head(plan, forward, head, free=case.free).model.SerializeToString(), providers, threads
-        ),
+        session,
+        top,
         tuple(name for name, _ in head.ledger),
         tuple(rows),
         tuple(columns),
