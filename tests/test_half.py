@@ -17,6 +17,7 @@ from onnx.reference import ReferenceEvaluator
 from graph_rules import RULES
 from srd_onnx import Explainer, subject, zoo
 from srd_onnx.engine import half as half_precision
+from srd_onnx.engine import mixing
 from srd_onnx.engine.assemble import combined, pruned
 from srd_onnx.engine.backward import build
 from srd_onnx.engine.compiling import relevance_outputs
@@ -103,8 +104,9 @@ def referred(model: onnx.ModelProto, bias: Any = "distribute") -> NDArray[np.flo
     return evaluated(whole, target=np.array([3, 1]))["relevance"]
 
 
-# Squared norms of activations of 100 pass 65504; what is expanded of a score of 0.3 over 256 positions is around 1e-6.
-CASES = {"usual": (1.0, 10.0), "large": (100.0, 10.0), "faint": (100.0, 0.3)}
+# Squared norms of activations of 100 pass 65504; what is expanded of a score of 0.1 over 256 positions, divided by the
+# length of a PFV, is around 1e-7.
+CASES = {"usual": (1.0, 10.0), "large": (100.0, 10.0), "faint": (500.0, 0.1)}
 
 
 @pytest.mark.parametrize("bias", ["distribute", "ledger"])
@@ -122,6 +124,14 @@ def test_without_it_the_norms_overflow(monkeypatch: pytest.MonkeyPatch) -> None:
     model = net(*CASES["large"])
     single, half = referred(model), referred(halves(model))
     with pytest.raises(AssertionError, match=r"Not equal|nan location"):
+        np.testing.assert_allclose(half, single, atol=0.02 * np.abs(single).max())
+
+
+def test_without_a_unit_small_relevance_underflows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mixing, "_longest", lambda emit, node, *_: emit.like(node.output(), [1.0]))
+    model = net(*CASES["faint"])
+    single, half = referred(model), referred(halves(model))
+    with pytest.raises(AssertionError, match="Not equal"):
         np.testing.assert_allclose(half, single, atol=0.02 * np.abs(single).max())
 
 
