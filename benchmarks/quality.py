@@ -23,7 +23,7 @@ from benchmarks.halves import REPORTING, TUNING
 from benchmarks.imagenet import WHEELS
 from benchmarks.quality_inputs import CONTENDERS, base_of, pictures_of
 from benchmarks.quality_parts import CHEAP, KINDS, Part, Task, done, load_all
-from benchmarks.quality_report import written
+from benchmarks.quality_report import around_table, written
 
 MODELS = TUNING + REPORTING
 OUT = WHEELS.parent / "quality"
@@ -130,7 +130,12 @@ def _methods(text: str) -> tuple[str, ...]:
 
 def main() -> None:
     """Measure, and write the pages."""
-    given = parser().parse_args()
+    arguments = parser()
+    given = arguments.parse_args()
+    try:
+        around_table(given.pages)  # asked before hours of measuring, not after
+    except ValueError as error:
+        arguments.error(f"--pages: {error}")
     problems = [] if given.report else measure(given)
     parts = load_all(given.out)
     for path in written(parts, MODELS, CONTENDERS, given.pages):

@@ -37,6 +37,21 @@ _ARROWS = {"higher": "↑", "lower": "↓"}
 _DASH = "–"
 
 
+def around_table(root: Path) -> tuple[str, str]:
+    """What stands in README before and after the place for the table.
+
+    Raises:
+        ValueError: there is no README, or no place in it.
+    """
+    readme = root / "README.md"
+    text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise ValueError(f"{readme} is not there, or has no {BEGIN} ... {END}")
+    return before + begin, end + after
+
+
 def written(
     parts: Sequence[Part], models: Sequence[str], contenders: Sequence[str], root: Path
 ) -> list[Path]:
@@ -49,12 +64,9 @@ def written(
         raise ValueError("nothing has been measured")
     seed = parts[0].seed
     every = [found for model in models if (found := figures_of(model, parts, contenders, seed))]
+    before, after = around_table(root)
     readme, page = root / "README.md", root / "docs" / "quality.md"
-    before, begin, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise ValueError(f"{readme} has no {BEGIN} ... {END}")
-    text = f"{before}{begin}\n{short_table(every)}\n{end}{after}"
+    text = f"{before}\n{short_table(every)}\n{after}"
     atomic_write_all({page: page_of(parts, every, models).encode(), readme: text.encode()})
     return [page, readme]
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from benchmarks import explore, pasted_net, quality_parts
+from benchmarks import explore, pasted_net, quality, quality_parts
 from benchmarks.halves import REPORTING, TUNING, Halves, split
 from benchmarks.pasted import CLASSES, PREPROCESS, SIDE, draw
 from benchmarks.quality import parser, run, tasks_of
@@ -258,6 +258,16 @@ def test_a_page_without_a_place_for_the_table_is_an_error(tmp_path: Path) -> Non
         written(parts_of({OURS: level(0.5)}), (MODEL,), (OURS,), tmp_path)
     with pytest.raises(ValueError, match="nothing has been measured"):
         written([], (MODEL,), (OURS,), tmp_path)
+
+
+def test_pages_that_cannot_be_written_are_refused_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["quality", "--pages", str(tmp_path)])
+    monkeypatch.setattr(quality, "measure", lambda _: pytest.fail("measured"))
+    with pytest.raises(SystemExit):
+        quality.main()
+    assert f"{tmp_path / 'README.md'} is not there" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
