@@ -18,7 +18,7 @@ from srd_onnx.engine.outline import Outline
 from srd_onnx.engine.plan import Plan
 from srd_onnx.engine.seed import elements
 from srd_onnx.graph.ir import Array, Value
-from srd_onnx.graph.roles import Role
+from srd_onnx.graph.roles import Axes, Role
 
 FEWEST = 8  # positions of the boundary: of fewer a correlation is high by chance too often
 
@@ -48,22 +48,25 @@ def entered_value(plan: Plan, name: str) -> Value:
     return Value("", plan.roles[name].position_shape(value), account_type(value))
 
 
-def by_item(outline: Outline, value: Value, entered: Array) -> NDArray[np.float64]:
-    """What entered at a tensor of the boundary as [N, positions]; the batch may be any of its axes."""
-    axes = outline.roles[value.name]
-    grid = np.asarray(entered, np.float64).reshape(axes.position_shape(value))
+def by_item(axes: Axes, value: Value, batch: int, amount: Array) -> Array:
+    """[J, T] over the positions of a tensor as [N, positions of an item, T]; the batch may be any of its axes."""
+    grid = amount.reshape(*axes.position_shape(value), amount.shape[1])
     if Role.BATCH in axes.roles:
         grid = np.moveaxis(grid, axes.roles.index(Role.BATCH), 0)
-    return np.asarray(grid.reshape(outline.batch, -1), np.float64)
+    return grid.reshape(batch, -1, amount.shape[1])
 
 
 def likeness(outline: Outline, own: Mapping[str, Array], other: Mapping[str, Array]) -> NDArray[np.float64]:
     """Pearson's correlation [N] over all positions of the boundary; NaN where one side is flat or not finite."""
-    a, b = (
-        np.concatenate([by_item(outline, v, side[v.name]) for v in outline.boundary], axis=1)
-        for side in (own, other)
-    )
-    return pearson_rows(a, b)
+
+    def joined(side: Mapping[str, Array]) -> NDArray[np.float64]:
+        found = [
+            by_item(outline.roles[v.name], v, outline.batch, side[v.name].reshape(-1, 1))
+            for v in outline.boundary
+        ]
+        return np.concatenate(found, axis=1, dtype=np.float64)[..., 0]
+
+    return pearson_rows(joined(own), joined(other))
 
 
 def strongest_other(scores: Array, chosen: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -18,10 +18,9 @@ from srd_onnx.engine.assemble import WIDE, Part, part_of, widening
 from srd_onnx.engine.backward import Head, build_head, map_of, relevance_shape
 from srd_onnx.engine.focus import BOOKED, finish_model
 from srd_onnx.engine.plan import Plan
-from srd_onnx.engine.rival import Rival, strongest_other
+from srd_onnx.engine.rival import Rival, by_item, strongest_other
 from srd_onnx.engine.seed import DIRECTION, TARGET
 from srd_onnx.graph.ir import Array
-from srd_onnx.graph.roles import Role
 from srd_onnx.ort.runtime import Tensor, as_array, make_session, run, run_staying
 from srd_onnx.sharing.carrying import Carried, backward, forward
 from srd_onnx.sharing.feeds import position_shape
@@ -279,12 +278,8 @@ def _head_of(ready: HeadSession, found: Mapping[str, Tensor], seeds: Sequence[Ar
 
 
 def _by_item(amount: Array, plan: Plan, tensor: str) -> Array:
-    """[J, T] over the positions of a tensor as [T, N, positions of an item]; the batch may be any of its axes."""
-    roles, count = plan.roles[tensor].roles, amount.shape[1]
-    grid = amount.reshape(*position_shape(plan, plan.graph.values[tensor]), count)
-    if Role.BATCH in roles:
-        grid = np.moveaxis(grid, roles.index(Role.BATCH), 0)
-    return np.moveaxis(grid.reshape(plan.batch, -1, count), -1, 0)
+    """[J, T] over the positions of a tensor as [T, N, positions of an item]."""
+    return np.moveaxis(by_item(plan.roles[tensor], plan.graph.values[tensor], plan.batch, amount), -1, 0)
 
 
 def _per_item(amount: Array, plan: Plan, tensor: str) -> Array:
