@@ -145,6 +145,22 @@ def test_between_better_than_the_best_peer_but_by_less_than_a_fifth() -> None:
     assert _aim(1, {OURS: level(0.6), "gradcam": level(0.5)}).met is True
 
 
+def test_how_far_away_what_is_not_met_is() -> None:
+    ours, peer, control = [0.5, 0.5, 0.5, 0.9], [0.7, 0.7, 0.7, 0.7], [0.8, 0.0, 0.0, 0.0]
+    table = {
+        name: level(0.5, **{FAITHFUL: v})
+        for name, v in ((OURS, ours), ("gradcam", peer), ("random", control))
+    }
+    said = _aim(1, table).said
+    # 1.2 times 0.7; the best of each picture are 0.8, 0.7, 0.7, 0.9.
+    assert said.endswith(
+        "0.840 is wanted, and whoever chose the best of all methods picture by picture would have 0.775"
+    )
+    said = _aim(1, {OURS: level(0.8), "gradcam": level(0.9)}).said
+    assert said.endswith("1.080 is wanted, and 1 is the most that there is")
+    assert "wanted" not in _aim(1, {OURS: level(0.6), "gradcam": level(0.5)}).said
+
+
 def test_a_control_is_no_peer_and_a_peer_that_is_no_cam_plays_no_part_in_the_grid() -> None:
     table = {OURS: level(0.5), "random": level(0.9), "gradcam": level(0.3), "saliency": level(0.7)}
     assert "`saliency`" in _aim(1, table).said
