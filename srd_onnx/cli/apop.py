@@ -10,21 +10,14 @@ import typer
 from srd_onnx.cli.console import cell, error, note, stdout, table_of, write_json
 from srd_onnx.cli.interrupt import uninterrupted
 from srd_onnx.cli.opening import opened
-from srd_onnx.cli.options import JsonOption, LayoutOption, ModelArgument, layout_of
+from srd_onnx.cli.options import JsonOption, ModelArgument
 from srd_onnx.cli.photos import (
-    ChannelOrderOption,
-    CropOption,
     LabelsOption,
-    MeanOption,
-    PreprocessOption,
+    PhotoOptions,
     ProviderOption,
-    ResizeOption,
-    ScaleOption,
-    StdOption,
     expanded,
     progress,
 )
-from srd_onnx.cli.preprocessing import parsed
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -46,14 +39,7 @@ def apop(
         Path, typer.Option("--out", "-o", metavar="DIR", help="Where the picture and the numbers go.")
     ] = Path("srd-onnx-out"),
     seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Of the noise.")] = 0,
-    layout: LayoutOption = None,
-    preprocess: PreprocessOption = None,
-    resize: ResizeOption = None,
-    crop: CropOption = None,
-    scale: ScaleOption = None,
-    mean: MeanOption = None,
-    std: StdOption = None,
-    channel_order: ChannelOrderOption = None,
+    photo: PhotoOptions,
     labels: LabelsOption = None,
     provider: ProviderOption = "auto",
     json: JsonOption = False,
@@ -66,11 +52,8 @@ def apop(
     from srd_onnx.apop.table import apop_table
     from srd_onnx.files import atomic_write_all, to_json
 
-    given = parsed(resize=resize, crop=crop, scale=scale, mean=mean, std=std, channel_order=channel_order)
     images = expanded(images)
-    explainer, notes = opened(
-        model, images, out, preprocess, given, layout=layout_of(layout), labels=labels, providers=provider
-    )
+    explainer, notes = opened(model, images, out, photo, labels=labels, providers=provider)
     with progress("photos", len(images)) as advance:
         table = apop_table(explainer, images, seed=seed, advance=advance)
     if table.names:

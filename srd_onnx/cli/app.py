@@ -15,6 +15,7 @@ from srd_onnx.cli.console import error, note
 from srd_onnx.cli.erf import erf
 from srd_onnx.cli.evaluate import evaluate
 from srd_onnx.cli.explain import explain
+from srd_onnx.cli.groups import ungrouped
 from srd_onnx.cli.layers import layers
 from srd_onnx.cli.listings import methods, metrics
 from srd_onnx.cli.models import models
@@ -46,16 +47,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command(cls=Contrasting)(explain)
-app.command(cls=Contrasting)(erf)
-app.command(cls=Contrasting)(layers)
-app.command()(preactivations)
-app.command()(check)
-app.command("compile")(compile_command)
-app.command()(apop)
-app.command()(evaluate)
-app.command()(audit)
-app.command()(compare)
+app.command(cls=Contrasting)(ungrouped(explain))
+app.command(cls=Contrasting)(ungrouped(erf))
+app.command(cls=Contrasting)(ungrouped(layers))
+app.command()(ungrouped(preactivations))
+app.command()(ungrouped(check))
+app.command("compile")(ungrouped(compile_command))
+app.command()(ungrouped(apop))
+app.command()(ungrouped(evaluate))
+app.command()(ungrouped(audit))
+app.command()(ungrouped(compare))
 app.command()(verify)
 app.command()(methods)
 app.command()(metrics)

@@ -14,24 +14,15 @@ from srd_onnx.cli.console import cell, lines, note, stderr, stdout, write_json, 
 from srd_onnx.cli.opening import opened
 from srd_onnx.cli.options import (
     JsonOption,
-    LayoutOption,
     MaxMemoryOption,
     TargetOption,
-    layout_of,
     size_of,
     targets_of,
 )
 from srd_onnx.cli.photos import (
-    ChannelOrderOption,
-    CropOption,
     LabelsOption,
-    MeanOption,
-    PreprocessOption,
-    ResizeOption,
-    ScaleOption,
-    StdOption,
+    PhotoOptions,
 )
-from srd_onnx.cli.preprocessing import parsed
 from srd_onnx.errors import OptionError
 
 if TYPE_CHECKING:
@@ -126,14 +117,7 @@ def audit(
     ] = False,
     junit: JunitOption = None,
     sarif: SarifOption = None,
-    layout: LayoutOption = None,
-    preprocess: PreprocessOption = None,
-    resize: ResizeOption = None,
-    crop: CropOption = None,
-    scale: ScaleOption = None,
-    mean: MeanOption = None,
-    std: StdOption = None,
-    channel_order: ChannelOrderOption = None,
+    photo: PhotoOptions,
     labels: LabelsOption = None,
     provider: Annotated[
         str | None,
@@ -149,7 +133,6 @@ def audit(
     Kill it whenever you like: the same command goes on where it was. Exit code 1 if an image could not be explained;
     the others are, and the report says why.
     """
-    given = parsed(resize=resize, crop=crop, scale=scale, mean=mean, std=std, channel_order=channel_order)
     if init:
         _init(config or CONFIG)
         return
@@ -164,12 +147,12 @@ def audit(
                 "targets": targets_of(target), "methods": _several(methods), "metrics": _several(metrics), "seed": seed,
             },
             "data": {"truth": truth, "masks": masks, "mask_classes": mask_classes},
-            "model": {"layout": layout, "labels": labels, "provider": provider, "max_memory": max_memory},
+            "model": {"layout": photo.layout, "labels": labels, "provider": provider, "max_memory": max_memory},
             "report": {"images": shown},
         },
     )  # fmt: skip
     outside(out, junit, sarif)
-    explainer = _opened(model, images, out, wanted, preprocess, given)
+    explainer = _opened(model, images, out, wanted, photo)
     outcome = _run(explainer, images, wanted, out)
     passed = [f"{one.method}: {one.asked}" for one in outcome.checks if one.verdict == "passed"]
     for_systems(
@@ -253,26 +236,16 @@ def _config(path: Path | None, given: Mapping[str, Mapping[str, Any]]) -> "Confi
     return config
 
 
-def _opened(
-    model: str, images: Path, out: Path, config: "Config", preprocess: Path | None, given: Mapping[str, Any]
-) -> "Explainer":
+def _opened(model: str, images: Path, out: Path, config: "Config", photo: PhotoOptions) -> "Explainer":
     """The model, with the preprocessing of the options, the file, the zoo or a guess, in this order."""
-    from srd_onnx.cli.preprocessing import completed
-
-    if config.preprocess is not None and preprocess is None:
-        whole = completed(config.preprocess, given)
-        given = {
-            name: getattr(whole, name) for name in ("resize", "crop", "scale", "mean", "std", "channel_order")
-        }
     settings = config.model
     explainer, _ = opened(
         model,
         [],
         out,
-        preprocess,
-        given,
+        replace(photo, layout=settings.layout),
         photos=True,
-        layout=layout_of(settings.layout),
+        known=config.preprocess,
         labels=settings.labels,
         providers=settings.provider,
         max_memory=size_of(settings.max_memory),

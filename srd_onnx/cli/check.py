@@ -8,16 +8,10 @@ from rich.text import Text
 
 from srd_onnx.cli.console import cell, lines, note, stdout, table_of, write_json
 from srd_onnx.cli.options import (
-    BiasOption,
-    BoundaryOption,
-    FocusOption,
     JsonOption,
     LayoutOption,
+    MapOptions,
     ModelArgument,
-    PresetOption,
-    SeedOption,
-    SignOption,
-    SmoothOption,
     explainer_for,
     layout_of,
 )
@@ -37,13 +31,7 @@ _STYLES = {"exact": "green", "approximate": "yellow", "no rule": "bold red"}
 def check(
     *,
     model: ModelArgument,
-    preset: PresetOption = None,
-    boundary: BoundaryOption = None,
-    seed: SeedOption = None,
-    sign: SignOption = None,
-    bias: BiasOption = None,
-    focus: FocusOption = None,
-    smooth: SmoothOption = None,
+    engine: MapOptions,
     layout: LayoutOption = None,
     cost: CostOption = False,
     json: JsonOption = False,
@@ -57,13 +45,7 @@ def check(
 
     explainer = explainer_for(
         model,
-        preset=preset,
-        boundary=boundary,
-        seed=seed,
-        sign=sign,
-        bias=bias,
-        focus=focus,
-        smooth=smooth,
+        **vars(engine),
         layout=layout_of(layout),
         providers="cpu",
     )

@@ -10,19 +10,12 @@ from rich.text import Text
 from srd_onnx.cli.audit import JunitOption, SarifOption, for_systems, outside, report_files, watched
 from srd_onnx.cli.console import cell, error, lines, note, stdout, write_json
 from srd_onnx.cli.opening import opened
-from srd_onnx.cli.options import JsonOption, LayoutOption, explainer_for, layout_of
+from srd_onnx.cli.options import JsonOption, explainer_for, layout_of
 from srd_onnx.cli.photos import (
-    ChannelOrderOption,
-    CropOption,
     LabelsOption,
-    MeanOption,
-    PreprocessOption,
+    PhotoOptions,
     ProviderOption,
-    ResizeOption,
-    ScaleOption,
-    StdOption,
 )
-from srd_onnx.cli.preprocessing import parsed
 
 if TYPE_CHECKING:
     from srd_onnx.audit.compare import ComparisonOutcome
@@ -69,14 +62,7 @@ def compare(
     pdf: Annotated[bool, typer.Option("--pdf/--no-pdf", help="Also write report.pdf.")] = True,
     junit: JunitOption = None,
     sarif: SarifOption = None,
-    layout: LayoutOption = None,
-    preprocess: PreprocessOption = None,
-    resize: ResizeOption = None,
-    crop: CropOption = None,
-    scale: ScaleOption = None,
-    mean: MeanOption = None,
-    std: StdOption = None,
-    channel_order: ChannelOrderOption = None,
+    photo: PhotoOptions,
     labels: LabelsOption = None,
     provider: ProviderOption = "auto",
     json: JsonOption = False,
@@ -88,11 +74,10 @@ def compare(
     """
     from srd_onnx.audit.compare import Wanted, run_comparison
 
-    given = parsed(resize=resize, crop=crop, scale=scale, mean=mean, std=std, channel_order=channel_order)
     outside(out, junit, sarif)
-    options = {"layout": layout_of(layout), "labels": labels, "providers": provider}
-    first, _ = opened(model_a, [], out, preprocess, given, photos=True, **options)
-    second = _second(model_b, first, preprocess, given, options)
+    options: dict[str, Any] = {"labels": labels, "providers": provider}
+    first, _ = opened(model_a, [], out, photo, photos=True, **options)
+    second = _second(model_b, first, photo, options)
     wanted = Wanted(max_drift, max_flips, shown, pdf, seed)
     with watched() as watch:
         outcome = run_comparison(
@@ -106,19 +91,17 @@ def compare(
         raise typer.Exit(1)
 
 
-def _second(
-    model: str, first: "Explainer", file: Path | None, given: dict[str, Any], options: dict[str, Any]
-) -> "Explainer":
+def _second(model: str, first: "Explainer", photo: PhotoOptions, options: dict[str, Any]) -> "Explainer":
     """The other model; what nobody says of it is as the first one's."""
     from srd_onnx.cli.photos import settle_preprocessing
 
-    found = explainer_for(model, **options)
+    found, single = explainer_for(model, layout=layout_of(photo.layout), **options), photo.single
     if found.preprocess_assumed:
         found.preprocess, found.preprocess_assumed = first.preprocess, first.preprocess_assumed
-        if file is None and not given:
+        if photo.preprocess is None and not single:
             note("the second model's photos are preprocessed as the first one's")
     else:
-        settle_preprocessing(found, file, given)
+        settle_preprocessing(found, photo.preprocess, single)
     found.labels = found.labels or first.labels
     return found
 

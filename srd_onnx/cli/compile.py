@@ -8,15 +8,9 @@ from rich.text import Text
 
 from srd_onnx.cli.console import cell, note, stdout
 from srd_onnx.cli.options import (
-    BiasOption,
-    BoundaryOption,
-    FocusOption,
     LayoutOption,
+    MapOptions,
     ModelArgument,
-    PresetOption,
-    SeedOption,
-    SignOption,
-    SmoothOption,
     explainer_for,
     layout_of,
 )
@@ -33,13 +27,7 @@ def compile_command(
         Path, typer.Option("--out", "-o", metavar="OUT.onnx", help="The file to write.", show_default=False)
     ],
     batch: Annotated[int, typer.Option("--batch", metavar="N", min=1, help="Inputs per run.")] = 1,
-    preset: PresetOption = None,
-    boundary: BoundaryOption = None,
-    seed: SeedOption = None,
-    sign: SignOption = None,
-    bias: BiasOption = None,
-    focus: FocusOption = None,
-    smooth: SmoothOption = None,
+    engine: MapOptions,
     layout: LayoutOption = None,
 ) -> None:
     """Write MODEL with its explanation as one ordinary ONNX file, which runs without srd-onnx.
@@ -51,13 +39,7 @@ def compile_command(
     usable(out.parent)
     explainer = explainer_for(
         model,
-        preset=preset,
-        boundary=boundary,
-        seed=seed,
-        sign=sign,
-        bias=bias,
-        focus=focus,
-        smooth=smooth,
+        **vars(engine),
         layout=layout_of(layout),
         providers="cpu",
     )

@@ -12,33 +12,20 @@ from srd_onnx.cli.console import cell, stdout, table_of, write_json
 from srd_onnx.cli.opening import opened
 from srd_onnx.cli.options import (
     OUT,
-    BiasOption,
-    BoundaryOption,
     ContrastOption,
     JsonOption,
-    LayoutOption,
     ModelArgument,
     OutOption,
-    PresetOption,
-    SeedOption,
-    SignOption,
+    SharingOptions,
     TargetOption,
     contrasts_of,
-    layout_of,
     targets_of,
 )
 from srd_onnx.cli.photos import (
-    ChannelOrderOption,
-    CropOption,
     LabelsOption,
-    MeanOption,
-    PreprocessOption,
+    PhotoOptions,
     ProviderOption,
-    ResizeOption,
-    ScaleOption,
-    StdOption,
 )
-from srd_onnx.cli.preprocessing import parsed
 from srd_onnx.errors import OptionError
 
 if TYPE_CHECKING:
@@ -97,19 +84,8 @@ def erf(
     target: TargetOption = None,
     contrast: ContrastOption = None,
     out: OutOption = OUT,
-    preset: PresetOption = None,
-    boundary: BoundaryOption = None,
-    seed: SeedOption = None,
-    sign: SignOption = None,
-    bias: BiasOption = None,
-    layout: LayoutOption = None,
-    preprocess: PreprocessOption = None,
-    resize: ResizeOption = None,
-    crop: CropOption = None,
-    scale: ScaleOption = None,
-    mean: MeanOption = None,
-    std: StdOption = None,
-    channel_order: ChannelOrderOption = None,
+    engine: SharingOptions,
+    photo: PhotoOptions,
     labels: LabelsOption = None,
     provider: ProviderOption = "auto",
     json: JsonOption = False,
@@ -125,7 +101,6 @@ def erf(
     from srd_onnx.inside.contact import contacts, stem_of
 
     choice = chosen(position, grid, top)
-    given = parsed(resize=resize, crop=crop, scale=scale, mean=mean, std=std, channel_order=channel_order)
     wanted = [*(targets_of(target) or ()), *contrasts_of(contrast)]
     if len(wanted) > 1:
         raise OptionError(f"fields are shown for one target, but {len(wanted)} were given")
@@ -133,14 +108,8 @@ def erf(
         model,
         [image],
         out,
-        preprocess,
-        given,
-        preset=preset,
-        boundary=boundary,
-        seed=seed,
-        sign=sign,
-        bias=bias,
-        layout=layout_of(layout),
+        photo,
+        **vars(engine),
         labels=labels,
         providers=provider,
     )

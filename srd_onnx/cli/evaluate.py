@@ -15,26 +15,17 @@ from srd_onnx.cli.options import (
     OUT,
     ImagesArgument,
     JsonOption,
-    LayoutOption,
     MaxMemoryOption,
     ModelArgument,
-    layout_of,
     size_of,
 )
 from srd_onnx.cli.photos import (
-    ChannelOrderOption,
-    CropOption,
     LabelsOption,
-    MeanOption,
-    PreprocessOption,
+    PhotoOptions,
     ProviderOption,
-    ResizeOption,
-    ScaleOption,
-    StdOption,
     expanded,
     progress,
 )
-from srd_onnx.cli.preprocessing import parsed
 from srd_onnx.errors import OptionError, SrdOnnxError
 
 if TYPE_CHECKING:
@@ -117,14 +108,7 @@ def evaluate(
         Path,
         typer.Option("--out", "-o", metavar="DIR", help="Where the results go; a rerun goes on from there."),
     ] = OUT,
-    layout: LayoutOption = None,
-    preprocess: PreprocessOption = None,
-    resize: ResizeOption = None,
-    crop: CropOption = None,
-    scale: ScaleOption = None,
-    mean: MeanOption = None,
-    std: StdOption = None,
-    channel_order: ChannelOrderOption = None,
+    photo: PhotoOptions,
     labels: LabelsOption = None,
     provider: ProviderOption = "auto",
     max_memory: MaxMemoryOption = None,
@@ -135,16 +119,13 @@ def evaluate(
     Writes evaluation.csv, .json and .png, and keeps each number in evaluation.sqlite as soon as it is there: the same
     command goes on where it was stopped. Exit code 2 if an image could not be used; the others are.
     """
-    given = parsed(resize=resize, crop=crop, scale=scale, mean=mean, std=std, channel_order=channel_order)
     images = list(dict.fromkeys(expanded(images)))
     contenders = contenders_of(methods, seed)
     explainer, said = opened(
         model,
         images,
         out,
-        preprocess,
-        given,
-        layout=layout_of(layout),
+        photo,
         labels=labels,
         providers=provider,
         max_memory=size_of(max_memory),

@@ -13,41 +13,26 @@ from srd_onnx.cli.console import error, note, write_json
 from srd_onnx.cli.opening import opened
 from srd_onnx.cli.options import (
     OUT,
-    BiasOption,
-    BoundaryOption,
     ContrastOption,
-    FocusOption,
     ImagesArgument,
     JsonOption,
-    LayoutOption,
+    MapOptions,
     MaxMemoryOption,
     MethodOption,
     ModelArgument,
     OutOption,
-    PresetOption,
-    SeedOption,
-    SignOption,
-    SmoothOption,
     TargetOption,
     contrasts_of,
-    layout_of,
     size_of,
     targets_of,
 )
 from srd_onnx.cli.photos import (
-    ChannelOrderOption,
-    CropOption,
     LabelsOption,
-    MeanOption,
-    PreprocessOption,
+    PhotoOptions,
     ProviderOption,
-    ResizeOption,
-    ScaleOption,
-    StdOption,
     expanded,
     progress,
 )
-from srd_onnx.cli.preprocessing import parsed
 from srd_onnx.errors import SrdOnnxError
 from srd_onnx.threads import usable
 
@@ -66,21 +51,8 @@ def explain(
     contrast: ContrastOption = None,
     out: OutOption = OUT,
     method: MethodOption = None,
-    preset: PresetOption = None,
-    boundary: BoundaryOption = None,
-    seed: SeedOption = None,
-    sign: SignOption = None,
-    bias: BiasOption = None,
-    focus: FocusOption = None,
-    smooth: SmoothOption = None,
-    layout: LayoutOption = None,
-    preprocess: PreprocessOption = None,
-    resize: ResizeOption = None,
-    crop: CropOption = None,
-    scale: ScaleOption = None,
-    mean: MeanOption = None,
-    std: StdOption = None,
-    channel_order: ChannelOrderOption = None,
+    engine: MapOptions,
+    photo: PhotoOptions,
     labels: LabelsOption = None,
     provider: ProviderOption = "auto",
     max_memory: MaxMemoryOption = None,
@@ -96,24 +68,15 @@ def explain(
     from srd_onnx.cli.record import Record
     from srd_onnx.report.single import Collected
 
-    given = parsed(resize=resize, crop=crop, scale=scale, mean=mean, std=std, channel_order=channel_order)
     images = expanded(images)
     wanted = [*(targets_of(target) or ()), *contrasts_of(contrast)] or None
     explainer, said = opened(
         model,
         images,
         out,
-        preprocess,
-        given,
+        photo,
         method=method,
-        preset=preset,
-        boundary=boundary,
-        seed=seed,
-        sign=sign,
-        bias=bias,
-        focus=focus,
-        smooth=smooth,
-        layout=layout_of(layout),
+        **vars(engine),
         labels=labels,
         providers=provider,
         max_memory=size_of(max_memory),

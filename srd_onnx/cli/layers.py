@@ -13,16 +13,11 @@ from srd_onnx.cli.console import cell, note, stdout, table_of, write_json
 from srd_onnx.cli.opening import opened
 from srd_onnx.cli.options import (
     OUT,
-    BiasOption,
-    BoundaryOption,
     ContrastOption,
     JsonOption,
-    LayoutOption,
     ModelArgument,
     OutOption,
-    PresetOption,
-    SeedOption,
-    SignOption,
+    SharingOptions,
     TargetOption,
     contrasts_of,
     explainer_for,
@@ -30,17 +25,10 @@ from srd_onnx.cli.options import (
     targets_of,
 )
 from srd_onnx.cli.photos import (
-    ChannelOrderOption,
-    CropOption,
     LabelsOption,
-    MeanOption,
-    PreprocessOption,
+    PhotoOptions,
     ProviderOption,
-    ResizeOption,
-    ScaleOption,
-    StdOption,
 )
-from srd_onnx.cli.preprocessing import parsed
 from srd_onnx.errors import OptionError
 
 if TYPE_CHECKING:
@@ -67,19 +55,8 @@ def layers(
         typer.Option("--all", help="Also layers that act on each position alone or only move relevance."),
     ] = False,
     out: OutOption = OUT,
-    preset: PresetOption = None,
-    boundary: BoundaryOption = None,
-    seed: SeedOption = None,
-    sign: SignOption = None,
-    bias: BiasOption = None,
-    layout: LayoutOption = None,
-    preprocess: PreprocessOption = None,
-    resize: ResizeOption = None,
-    crop: CropOption = None,
-    scale: ScaleOption = None,
-    mean: MeanOption = None,
-    std: StdOption = None,
-    channel_order: ChannelOrderOption = None,
+    engine: SharingOptions,
+    photo: PhotoOptions,
     labels: LabelsOption = None,
     provider: ProviderOption = "auto",
     json: JsonOption = False,
@@ -93,17 +70,15 @@ def layers(
     from srd_onnx.cli.summary import announce_after, as_folder
     from srd_onnx.files import to_json
 
-    options: dict[str, Any] = {"preset": preset, "boundary": boundary, "layout": layout_of(layout)}
     if image is None or not relevance:
         if image is not None or relevance or target or contrast:
             raise OptionError(
                 "--relevance explains an IMAGE layer by layer: give both, or neither and no target"
             )
-        show_layers(explainer_for(model, providers="cpu", **options), every=every, json=json)
+        about = {"preset": engine.preset, "boundary": engine.boundary, "layout": layout_of(photo.layout)}
+        show_layers(explainer_for(model, providers="cpu", **about), every=every, json=json)
         return
-    given = parsed(resize=resize, crop=crop, scale=scale, mean=mean, std=std, channel_order=channel_order)
-    options |= {"seed": seed, "sign": sign, "bias": bias, "labels": labels, "providers": provider}
-    explainer, said = opened(model, [image], out, preprocess, given, **options)
+    explainer, said = opened(model, [image], out, photo, labels=labels, providers=provider, **vars(engine))
     wanted = [*(targets_of(target) or ()), *contrasts_of(contrast)] or None
     found = explainer.inside(str(image), wanted)
     (name,) = unique_names([image], out)

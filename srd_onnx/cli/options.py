@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
@@ -33,56 +34,12 @@ ModelArgument = Annotated[
         metavar="MODEL", help="An .onnx file, or a name from `srd-onnx models`.", show_default=False
     ),
 ]
-PresetOption = Annotated[
-    str | None,
-    typer.Option(
-        "--preset",
-        metavar="|".join(PRESETS),
-        help=f"A named set of options; {DEFAULT_PRESET} if left out.",
-        show_default=False,
-        rich_help_panel=_ENGINE,
-    ),
-]
 MethodOption = Annotated[
     str | None,
     typer.Option(
         "--method",
         metavar="NAME[:PARAMETER=VALUE,...]",
         help="Another method than SRD, to compare with: `srd-onnx methods` lists them.",
-        show_default=False,
-        rich_help_panel=_ENGINE,
-    ),
-]
-BoundaryOption = Annotated[
-    str | None,
-    typer.Option(
-        "--boundary",
-        metavar="TENSOR",
-        help="Where sharing ratios take over, or the layer that Grad-CAM and its kin read: 'encoder', a tensor, or a "
-        "node that computes one.",
-        show_default=False,
-        rich_help_panel=_ENGINE,
-    ),
-]
-SeedOption = Annotated[str | None, _choice("--seed", Seed, "What is explained.")]
-SignOption = Annotated[str | None, _choice("--sign", Sign, "What enters at the boundary.")]
-BiasOption = Annotated[str | None, _choice("--bias", Bias, "Where the share of the biases goes.")]
-FocusOption = Annotated[
-    str | None,
-    typer.Option(
-        "--focus",
-        metavar="scales|none|TENSOR",
-        help="Where more passes take over that sharpen the map of the first: at every finer scale, or at a tensor.",
-        show_default=False,
-        rich_help_panel=_ENGINE,
-    ),
-]
-SmoothOption = Annotated[
-    float | None,
-    typer.Option(
-        "--smooth",
-        metavar="PIXELS",
-        help="Spread relevance over neighbouring pixels, by a Gaussian of this standard deviation.",
         show_default=False,
         rich_help_panel=_ENGINE,
     ),
@@ -137,6 +94,62 @@ ContrastOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, and nothing else there.")]
 
 OUT = Path("srd-onnx-out")
+
+
+@dataclass(frozen=True)
+class SharingOptions:
+    """How SRD carries relevance back, as an `Explainer` takes it; None where nothing is said."""
+
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            "--preset",
+            metavar="|".join(PRESETS),
+            help=f"A named set of options; {DEFAULT_PRESET} if left out.",
+            show_default=False,
+            rich_help_panel=_ENGINE,
+        ),
+    ] = None
+    boundary: Annotated[
+        str | None,
+        typer.Option(
+            "--boundary",
+            metavar="TENSOR",
+            help="Where sharing ratios take over, or the layer that Grad-CAM and its kin read: 'encoder', a tensor, or "
+            "a node that computes one.",
+            show_default=False,
+            rich_help_panel=_ENGINE,
+        ),
+    ] = None
+    seed: Annotated[str | None, _choice("--seed", Seed, "What is explained.")] = None
+    sign: Annotated[str | None, _choice("--sign", Sign, "What enters at the boundary.")] = None
+    bias: Annotated[str | None, _choice("--bias", Bias, "Where the share of the biases goes.")] = None
+
+
+@dataclass(frozen=True)
+class MapOptions(SharingOptions):
+    """With what is done to the map."""
+
+    focus: Annotated[
+        str | None,
+        typer.Option(
+            "--focus",
+            metavar="scales|none|TENSOR",
+            help="Where more passes take over that sharpen the map of the first: at every finer scale, or at a tensor.",
+            show_default=False,
+            rich_help_panel=_ENGINE,
+        ),
+    ] = None
+    smooth: Annotated[
+        float | None,
+        typer.Option(
+            "--smooth",
+            metavar="PIXELS",
+            help="Spread relevance over neighbouring pixels, by a Gaussian of this standard deviation.",
+            show_default=False,
+            rich_help_panel=_ENGINE,
+        ),
+    ] = None
 
 
 def explainer_for(model: str, **options: Any) -> "Explainer":

@@ -13,24 +13,15 @@ from srd_onnx.cli.options import (
     OUT,
     ImagesArgument,
     JsonOption,
-    LayoutOption,
     ModelArgument,
     OutOption,
-    layout_of,
 )
 from srd_onnx.cli.photos import (
-    ChannelOrderOption,
-    CropOption,
-    MeanOption,
-    PreprocessOption,
+    PhotoOptions,
     ProviderOption,
-    ResizeOption,
-    ScaleOption,
-    StdOption,
     expanded,
     progress,
 )
-from srd_onnx.cli.preprocessing import parsed
 from srd_onnx.errors import InputError
 
 if TYPE_CHECKING:
@@ -53,14 +44,7 @@ def preactivations(
         ),
     ] = None,
     out: OutOption = OUT,
-    layout: LayoutOption = None,
-    preprocess: PreprocessOption = None,
-    resize: ResizeOption = None,
-    crop: CropOption = None,
-    scale: ScaleOption = None,
-    mean: MeanOption = None,
-    std: StdOption = None,
-    channel_order: ChannelOrderOption = None,
+    photo: PhotoOptions,
     provider: ProviderOption = "auto",
     json: JsonOption = False,
 ) -> None:
@@ -72,11 +56,8 @@ def preactivations(
     from srd_onnx.cli.summary import as_folder
     from srd_onnx.files import to_json
 
-    given = parsed(resize=resize, crop=crop, scale=scale, mean=mean, std=std, channel_order=channel_order)
     images = expanded(images)
-    explainer, said = opened(
-        model, images, out, preprocess, given, layout=layout_of(layout), providers=provider
-    )
+    explainer, said = opened(model, images, out, photo, providers=provider)
     rows: list[dict[str, Any]] = []
     errors: list[dict[str, str]] = []
     with progress("running", len(images)) as advance:
