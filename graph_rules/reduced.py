@@ -1,6 +1,7 @@
 """Reductions that are not linear: extrema, products, norms, logarithms of sums."""
 
 import math
+from functools import partial
 
 from graph_rules.reductions import (
     reduced_axes,
@@ -30,37 +31,19 @@ def _cotangent(emit: Emitter, node: Node, cotangents: Flows) -> str:
     return restored_axes(emit, node, cotangent(cotangents, node), node.input(0).shape)
 
 
-def _won(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
+_extreme = partial(
+    rule, versions=(18, 20), roles=_roles, routes=within_position, spread=reduced_spread, nonlinear=True
+)
+
+
+@_extreme("ReduceMax")
+@_extreme("ReduceMin")
+def reduce_extreme(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
+    """``g`` to the winner, equally to several in a tie."""
     x, g = node.input(0), _cotangent(emit, node, cotangents)
     hit = emit("Equal", x.name, _result(emit, node))
     won = emit("Where", hit, emit.like(x, 1.0), emit.like(x, 0.0))
     return to_first(node, emit("Mul", won, emit("Div", g, emit.total(won, reduced_axes(node)))))
-
-
-@rule(
-    "ReduceMax",
-    versions=(18, 20),
-    roles=_roles,
-    routes=within_position,
-    spread=reduced_spread,
-    nonlinear=True,
-)
-def reduce_max(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
-    """``g`` to the winner, equally to several in a tie."""
-    return _won(emit, node, cotangents)
-
-
-@rule(
-    "ReduceMin",
-    versions=(18, 20),
-    roles=_roles,
-    routes=within_position,
-    spread=reduced_spread,
-    nonlinear=True,
-)
-def reduce_min(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
-    """``g`` to the winner, equally to several in a tie."""
-    return _won(emit, node, cotangents)
 
 
 @rule(

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
@@ -118,40 +119,6 @@ def _reshape_spread(emit: Emitter, node: Node, shares: Flows) -> Flows:
     return to_first(node, _moved_equally(emit, node, share, x.shape, emit.axes(x).channels))
 
 
-def _reshape_vjp(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
-    return to_first(node, emit.reshape(cotangent(cotangents, node), node.input(0).shape))
-
-
-@rule(
-    "Reshape",
-    versions=(14, 19, 21, 23, 24, 25),
-    roles=_reshaped,
-    routes=_keeps_roles_apart,
-    spread=_reshape_spread,
-    carriers=moved,
-    replay=again,
-    head="view",
-)
-def reshape(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
-    """``g`` in the old shape."""
-    return _reshape_vjp(emit, node, cotangents)
-
-
-@rule(
-    "Flatten",
-    versions=_SHAPE_VERSIONS,
-    roles=_reshaped,
-    routes=_keeps_roles_apart,
-    spread=_reshape_spread,
-    carriers=moved,
-    replay=again,
-    head="view",
-)
-def flatten(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
-    """``g`` in the old shape."""
-    return _reshape_vjp(emit, node, cotangents)
-
-
 def _named_axes(node: Node, rank: int) -> list[int] | None:
     """The axes that Squeeze and Unsqueeze name, if only by a number instead of a list; None for none."""
     named = node.constant(1)
@@ -174,31 +141,15 @@ def _unsqueezed(node: Node, roles: Roles) -> tuple[Axes]:
     return (Axes(tuple(Role.CHANNEL if a in new else next(kept) for a in range(rank)), gate=own.gate),)
 
 
-@rule(
-    "Squeeze",
-    versions=_SHAPE_VERSIONS,
-    roles=_squeezed,
-    routes=_keeps_roles_apart,
-    spread=_reshape_spread,
-    carriers=moved,
-    replay=again,
-    head="view",
+_view = partial(
+    rule, routes=_keeps_roles_apart, spread=_reshape_spread, carriers=moved, replay=again, head="view"
 )
-def squeeze(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
-    """``g`` in the old shape."""
-    return _reshape_vjp(emit, node, cotangents)
 
 
-@rule(
-    "Unsqueeze",
-    versions=_SHAPE_VERSIONS,
-    roles=_unsqueezed,
-    routes=_keeps_roles_apart,
-    spread=_reshape_spread,
-    carriers=moved,
-    replay=again,
-    head="view",
-)
-def unsqueeze(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
+@_view("Reshape", versions=(14, 19, 21, 23, 24, 25), roles=_reshaped)
+@_view("Flatten", versions=_SHAPE_VERSIONS, roles=_reshaped)
+@_view("Squeeze", versions=_SHAPE_VERSIONS, roles=_squeezed)
+@_view("Unsqueeze", versions=_SHAPE_VERSIONS, roles=_unsqueezed)
+def reshape(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``g`` in the old shape."""
-    return _reshape_vjp(emit, node, cotangents)
+    return to_first(node, emit.reshape(cotangent(cotangents, node), node.input(0).shape))

@@ -4,6 +4,7 @@ TensorScatter writes into a cache, at indices that may be computed.
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 from onnx import TensorProto
@@ -111,54 +112,36 @@ def _computed_vjp(emit: Emitter, node: Node, g: str) -> Flows:
     return [g if emit.varies(data) else None, None, put]
 
 
-def _vjp(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
+def _lossy(_node: Node) -> bool:
+    """A place may hold nothing but a constant."""
+    return True
+
+
+_scatter = partial(
+    rule,
+    versions=(18,),
+    roles=_roles,
+    carriers=_carriers,
+    routes=element_routes(_maps),
+    spread=element_spread(_maps),
+    bias=_rest,
+    lossy=_lossy,
+)
+
+
+@_scatter("ScatterElements")
+@_scatter("ScatterND")
+def scatter(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
+    """To the updates ``g`` at their places; to the data ``g``, zero where it was replaced.
+
+    "max" and "min": ``g`` to the winner; "mul": ``g`` times the other factors, shared by those that vary (ours).
+    """
     g = cotangent(cotangents, node)
     if node.input(1).constant is None:
         return _computed_vjp(emit, node, g)
     if node.attrs["reduction"] not in ("none", "add"):
         return reduced_vjp(emit, node, g, _places(node))
     return element_vjp(emit, node, g, _maps)
-
-
-def _lossy(_node: Node) -> bool:
-    """A place may hold nothing but a constant."""
-    return True
-
-
-@rule(
-    "ScatterElements",
-    versions=(18,),
-    roles=_roles,
-    carriers=_carriers,
-    routes=element_routes(_maps),
-    spread=element_spread(_maps),
-    bias=_rest,
-    lossy=_lossy,
-)
-def scatter_elements(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
-    """To the updates ``g`` at their places; to the data ``g``, zero where it was replaced.
-
-    "max" and "min": ``g`` to the winner; "mul": ``g`` times the other factors, shared by those that vary (ours).
-    """
-    return _vjp(emit, node, cotangents)
-
-
-@rule(
-    "ScatterND",
-    versions=(18,),
-    roles=_roles,
-    carriers=_carriers,
-    routes=element_routes(_maps),
-    spread=element_spread(_maps),
-    bias=_rest,
-    lossy=_lossy,
-)
-def scatter_nd(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
-    """To the updates ``g`` at their places; to the data ``g``, zero where it was replaced.
-
-    "max" and "min": ``g`` to the winner; "mul": ``g`` times the other factors, shared by those that vary (ours).
-    """
-    return _vjp(emit, node, cotangents)
 
 
 # TensorScatter

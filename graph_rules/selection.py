@@ -1,5 +1,7 @@
 """Operators that take each element from one of their operands: Max, Min, Where. Which one is the pattern."""
 
+from functools import partial
+
 from graph_rules.broadcasting import back, broadcast, equally, one_of
 from graph_rules.registry import cotangent, rule, varying
 from srd_onnx.engine.emit import Emitter
@@ -30,7 +32,21 @@ def _constant_winners(emit: Emitter, node: Node) -> str | None:
     return emit("Where", won, y.name, emit.like(y, 0.0))
 
 
-def _to_winners(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
+_extreme = partial(
+    rule,
+    versions=(13,),
+    roles=broadcast,
+    routes=one_of(varying),
+    spread=equally(varying),
+    bias=_constant_winners,
+    nonlinear=True,
+)
+
+
+@_extreme("Max")
+@_extreme("Min")
+def extreme(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
+    """``g`` to the greatest (least) operand, of equals to the first; where a constant wins it is a bias."""
     g, zero = cotangent(cotangents, node), emit.like(node.output(), 0.0)
     if len(node.inputs) == 1:
         return [g]
@@ -39,34 +55,6 @@ def _to_winners(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
         won = emit("Where", _wins(emit, node)[index], g, zero)
         flows[index] = back(emit, node, won, node.input(index))
     return flows
-
-
-@rule(
-    "Max",
-    versions=(13,),
-    roles=broadcast,
-    routes=one_of(varying),
-    spread=equally(varying),
-    bias=_constant_winners,
-    nonlinear=True,
-)
-def maximum(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
-    """``g`` to the greatest operand, of equals to the first; where a constant wins it is a bias."""
-    return _to_winners(emit, node, cotangents)
-
-
-@rule(
-    "Min",
-    versions=(13,),
-    roles=broadcast,
-    routes=one_of(varying),
-    spread=equally(varying),
-    bias=_constant_winners,
-    nonlinear=True,
-)
-def minimum(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
-    """``g`` to the least operand, of equals to the first; where a constant wins it is a bias."""
-    return _to_winners(emit, node, cotangents)
 
 
 def _constant_choice(emit: Emitter, node: Node) -> str | None:
