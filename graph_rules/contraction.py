@@ -5,12 +5,13 @@ softmax of attention) is a constant and everything goes to the other operand; k 
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
-from graph_rules.registry import cotangent, varying
+from graph_rules.registry import Vjp, cotangent, rule, varying
 from srd_onnx.apop.replay import again
 from srd_onnx.engine.emit import Emitter
 from srd_onnx.engine.rule import Flows, Taps
@@ -41,6 +42,24 @@ class Contraction:
         return self.added
 
 
+def contracting(terms: Callable[[Node], Contraction]) -> Callable[..., Callable[[Vjp], Vjp]]:
+    """`rule` for an operator that is a contraction, with all but its name, versions and bias.
+
+    Args:
+        terms: the labels of a node.
+    """
+    return partial(
+        rule,
+        roles=lambda node, roles: _roles(node, roles, terms(node)),
+        carriers=lambda node, roles: _carriers(node, roles, terms(node)),
+        routes=lambda node, roles: _routes(node, roles, terms(node)),
+        spread=lambda emit, node, shares: _spread(emit, node, shares, terms(node)),
+        replay=lambda emit, node, news: _replay(emit, node, news, terms(node)),
+        weights=lambda node: _weights(node, terms(node)),
+        taps=lambda emit, node: _taps(emit, node, terms(node)),
+    )
+
+
 def sizes_of(node: Node, c: Contraction) -> dict[str, int]:
     """The size of each label: that of the operands which are not repeated along it."""
     sizes: dict[str, int] = {}
@@ -63,13 +82,20 @@ def _by_label(term: Term, value: Value, roles: Roles) -> dict[str, tuple[Role, i
     return {label: (role, size) for label, role, size in axes}
 
 
-def contraction_roles(node: Node, roles: Roles, c: Contraction) -> tuple[Axes]:
+def _roles(node: Node, roles: Roles, c: Contraction) -> tuple[Axes]:
     """A label of the result has the role that it has in the operands; one that only constants have, of what they sum.
 
     Raises:
         LayoutError: if the operands disagree, or a constant adds an axis and sums over none.
-        UnsupportedCaseError: if it sums over the batch, or compares its items with each other.
+        UnsupportedCaseError: if it takes a diagonal of axes of different roles, sums over the batch, or compares its
+            items with each other.
     """
+    for index, term in enumerate(c.terms):
+        own = roles.get(node.input(index).name)
+        node.require(
+            own is None or len(set(zip(term, own.roles, strict=True))) == len(set(term)),
+            f"the diagonal of axes of different roles ({own}) has no rule",
+        )
     made: dict[str, tuple[Role, int]] = {}
     summed: set[Role] = set()
     for found in _own_roles(node, roles, c).values():
@@ -106,7 +132,7 @@ def _new_role(node: Node, summed: set[Role]) -> Role:
     return Role.POSITION if summed == {Role.POSITION} else Role.CHANNEL
 
 
-def contraction_carriers(node: Node, roles: Roles, c: Contraction) -> tuple[int, ...]:
+def _carriers(node: Node, roles: Roles, c: Contraction) -> tuple[int, ...]:
     """All operands that vary but those that are greater gates than the others; a summand always."""
     found = varying(node, roles)
     gates = {i: roles[node.input(i).name].gate for i in found if i < len(c.terms)}
@@ -116,12 +142,12 @@ def contraction_carriers(node: Node, roles: Roles, c: Contraction) -> tuple[int,
 
 def flowing(emit: Emitter, node: Node, c: Contraction) -> tuple[int, ...]:
     """The inputs that a VJP has something for: all that vary (`tangent`), or the carriers."""
-    return varying(node, emit.roles) if emit.tangent else contraction_carriers(node, emit.roles, c)
+    return varying(node, emit.roles) if emit.tangent else _carriers(node, emit.roles, c)
 
 
 def _sharing(node: Node, roles: Roles, c: Contraction) -> int:
     """How many factors carry."""
-    return sum(i < len(c.terms) for i in contraction_carriers(node, roles, c))
+    return sum(i < len(c.terms) for i in _carriers(node, roles, c))
 
 
 def halved(emit: Emitter, node: Node, c: Contraction, flow: str) -> str:
@@ -132,20 +158,20 @@ def halved(emit: Emitter, node: Node, c: Contraction, flow: str) -> str:
     return emit("Mul", flow, emit.like(node.output(), 1.0 / count))
 
 
-def contraction_replay(emit: Emitter, node: Node, news: Flows, c: Contraction) -> Flows | None:
+def _replay(emit: Emitter, node: Node, news: Flows, c: Contraction) -> Flows | None:
     """The operator again where one factor carries."""
     return again(emit, node, news) if _sharing(node, emit.roles, c) < 2 else None
 
 
-def contraction_weights(node: Node, c: Contraction) -> int | None:
+def _weights(node: Node, c: Contraction) -> int | None:
     """The constant one of two factors."""
     constant = [i for i in range(len(c.terms)) if node.input(i).constant is not None]
     return constant[0] if len(c.terms) == 2 and len(constant) == 1 else None
 
 
-def contraction_routes(node: Node, roles: Roles, c: Contraction) -> bool:
+def _routes(node: Node, roles: Roles, c: Contraction) -> bool:
     """One operand carries, and no positions of it are summed over."""
-    carriers = contraction_carriers(node, roles, c)
+    carriers = _carriers(node, roles, c)
     return len(carriers) == 1 and _feeding(node.input(carriers[0]), roles, c, carriers[0]) <= 1
 
 
@@ -155,9 +181,9 @@ def _feeding(x: Value, roles: Roles, c: Contraction, index: int) -> int:
     return math.prod({label: size for label, size in own if label not in c.out}.values())
 
 
-def contraction_spread(emit: Emitter, node: Node, shares: Flows, c: Contraction) -> Flows:
+def _spread(emit: Emitter, node: Node, shares: Flows, c: Contraction) -> Flows:
     """To every position of every carrier that feeds the output position the same part."""
-    share, carriers = cotangent(shares, node), contraction_carriers(node, emit.roles, c)
+    share, carriers = cotangent(shares, node), _carriers(node, emit.roles, c)
     total = sum(_feeding(node.input(i), emit.roles, c, i) for i in carriers)
     if total > 1:
         share = emit("Div", share, emit.like(node.output(), float(total)))
@@ -170,12 +196,12 @@ def contraction_spread(emit: Emitter, node: Node, shares: Flows, c: Contraction)
     return flows
 
 
-def contraction_taps(emit: Emitter, node: Node, c: Contraction) -> Taps | None:
+def _taps(emit: Emitter, node: Node, c: Contraction) -> Taps | None:
     """``Σ W[..., j, i] <x_i, y_j>`` over the heads: attention, where a gate weighs the positions of one operand.
 
     None where the gate does not have all positions, or there is none: then the VJP is probed.
     """
-    carriers = contraction_carriers(node, emit.roles, c)
+    carriers = _carriers(node, emit.roles, c)
     if len(c.terms) != 2 or len(carriers) != 1 or carriers[0] > 1:
         return None
     index, gate = carriers[0], 1 - carriers[0]

@@ -5,23 +5,16 @@ import string
 from graph_rules.contraction import (
     Contraction,
     Term,
-    contraction_carriers,
-    contraction_replay,
-    contraction_roles,
-    contraction_routes,
-    contraction_spread,
-    contraction_taps,
-    contraction_weights,
+    contracting,
     flowing,
     halved,
     moved,
     sizes_of,
 )
-from graph_rules.registry import cotangent, rule
+from graph_rules.registry import cotangent
 from srd_onnx.engine.emit import Emitter
-from srd_onnx.engine.rule import Flows, Taps
+from srd_onnx.engine.rule import Flows
 from srd_onnx.graph.ir import Node
-from srd_onnx.graph.roles import Axes, Roles
 
 _ELLIPSIS = "."
 
@@ -46,42 +39,6 @@ def _equation(node: Node) -> Contraction:
         for i, term in enumerate(terms)
     )
     return Contraction(found, tuple(right.replace(_ELLIPSIS, hidden)))
-
-
-def _roles(node: Node, roles: Roles) -> tuple[Axes]:
-    c = _equation(node)
-    for index, term in enumerate(c.terms):
-        own = roles.get(node.input(index).name)
-        if own is not None:
-            axes = set(zip(term, own.roles, strict=True))
-            node.require(
-                len(axes) == len(set(term)), f"the diagonal of axes of different roles ({own}) has no rule"
-            )
-    return contraction_roles(node, roles, c)
-
-
-def _carriers(node: Node, roles: Roles) -> tuple[int, ...]:
-    return contraction_carriers(node, roles, _equation(node))
-
-
-def _routes(node: Node, roles: Roles) -> bool:
-    return contraction_routes(node, roles, _equation(node))
-
-
-def _spread(emit: Emitter, node: Node, shares: Flows) -> Flows:
-    return contraction_spread(emit, node, shares, _equation(node))
-
-
-def _replay(emit: Emitter, node: Node, news: Flows) -> Flows | None:
-    return contraction_replay(emit, node, news, _equation(node))
-
-
-def _weights(node: Node) -> int | None:
-    return contraction_weights(node, _equation(node))
-
-
-def _taps(emit: Emitter, node: Node) -> Taps | None:
-    return contraction_taps(emit, node, _equation(node))
 
 
 def _to_operand(emit: Emitter, node: Node, c: Contraction, g: str, index: int) -> str:
@@ -112,17 +69,7 @@ def _to_operand(emit: Emitter, node: Node, c: Contraction, g: str, index: int) -
     return moved(emit, flow, have, c.terms[index], x, x.shape)
 
 
-@rule(
-    "Einsum",
-    versions=(12, 28),
-    roles=_roles,
-    carriers=_carriers,
-    routes=_routes,
-    spread=_spread,
-    replay=_replay,
-    weights=_weights,
-    taps=_taps,
-)
+@contracting(_equation)("Einsum", versions=(12, 28))
 def einsum(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``y = Σ Π x_i``: to each factor ``Σ g Π_{j≠i} x_j``, over the labels that it has not."""
     c = _equation(node)

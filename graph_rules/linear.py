@@ -5,21 +5,14 @@ import numpy as np
 from graph_rules.contraction import (
     Contraction,
     Term,
-    contraction_carriers,
-    contraction_replay,
-    contraction_roles,
-    contraction_routes,
-    contraction_spread,
-    contraction_taps,
-    contraction_weights,
+    contracting,
     flowing,
     halved,
 )
-from graph_rules.registry import cotangent, rule
+from graph_rules.registry import cotangent
 from srd_onnx.engine.emit import Emitter
-from srd_onnx.engine.rule import Flows, Taps
+from srd_onnx.engine.rule import Flows
 from srd_onnx.graph.ir import Node, Value
-from srd_onnx.graph.roles import Axes, Roles
 
 
 def _products(node: Node) -> Contraction:
@@ -37,34 +30,6 @@ def _products(node: Node) -> Contraction:
     a = (*batch[len(batch) + 2 - left :], "m", "k") if left > 1 else ("k",)
     b = (*batch[len(batch) + 2 - right :], "k", "n") if right > 1 else ("k",)
     return Contraction((a, b), (*batch, *(("m",) if left > 1 else ()), *(("n",) if right > 1 else ())))
-
-
-def _roles(node: Node, roles: Roles) -> tuple[Axes]:
-    return contraction_roles(node, roles, _products(node))
-
-
-def _carriers(node: Node, roles: Roles) -> tuple[int, ...]:
-    return contraction_carriers(node, roles, _products(node))
-
-
-def _routes(node: Node, roles: Roles) -> bool:
-    return contraction_routes(node, roles, _products(node))
-
-
-def _spread(emit: Emitter, node: Node, shares: Flows) -> Flows:
-    return contraction_spread(emit, node, shares, _products(node))
-
-
-def _replay(emit: Emitter, node: Node, news: Flows) -> Flows | None:
-    return contraction_replay(emit, node, news, _products(node))
-
-
-def _weights(node: Node) -> int | None:
-    return contraction_weights(node, _products(node))
-
-
-def _taps(emit: Emitter, node: Node) -> Taps | None:
-    return contraction_taps(emit, node, _products(node))
 
 
 def _matrix_shape(value: Value, side: int) -> tuple[int, ...]:
@@ -86,17 +51,7 @@ def _transposed(emit: Emitter, value: Value, side: int) -> str:
     return emit("Transpose", name, perm=[*range(rank - 2), rank - 1, rank - 2])
 
 
-@rule(
-    "MatMul",
-    versions=(13,),
-    roles=_roles,
-    carriers=_carriers,
-    routes=_routes,
-    spread=_spread,
-    replay=_replay,
-    weights=_weights,
-    taps=_taps,
-)
+@contracting(_products)("MatMul", versions=(13,))
 def matmul(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``y = A B``: ``g B^T`` to A and ``A^T g`` to B, summed where they were repeated. Attention goes to the values."""
     c = _products(node)
@@ -144,17 +99,7 @@ def _gemm_factor(emit: Emitter, node: Node, g: str, side: int) -> str:
     )
 
 
-@rule(
-    "Gemm",
-    versions=(13,),
-    roles=_roles,
-    carriers=_carriers,
-    routes=_routes,
-    spread=_spread,
-    bias=_gemm_bias,
-    replay=_replay,
-    weights=_weights,
-)
+@contracting(_products)("Gemm", versions=(13,), bias=_gemm_bias, taps=None)
 def gemm(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``y = alpha A' B' + beta C``: ``alpha g B'^T``, ``alpha A'^T g``, transposed back; ``beta g`` to C."""
     c, g = _products(node), cotangent(cotangents, node)
