@@ -1,5 +1,6 @@
 """Running the command line in tests: in this process, or as a user would."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -62,6 +63,19 @@ def saved(model: onnx.ModelProto, path: Path) -> Path:
 def small(folder: Path) -> Path:
     """A small network with 10 classes, of which the zoo knows nothing."""
     return saved(small_cnn(), folder / "small.onnx")
+
+
+def check_refused(folder: Path, command: str, arguments: list[str], message: str) -> None:
+    """The command says what is wrong and writes nothing; there are the small network, a.png, and bad.png."""
+    model = small(folder)
+    photo(folder / "a.png")
+    (folder / "bad.png").write_text("no picture")
+    before = sorted(path.name for path in folder.iterdir())
+    with contextlib.chdir(folder):
+        result = run(command, model, *arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert sorted(path.name for path in folder.iterdir()) == before
 
 
 def head(

@@ -10,7 +10,7 @@ from PIL import Image
 from srd_onnx import Explainer
 from srd_onnx.inside.contact import Choice, contacts
 from srd_onnx.zoo import sample_photo
-from tests.cli_tools import HOSTILE, document, photo, run, saved, small
+from tests.cli_tools import HOSTILE, check_refused, document, photo, run, saved, small
 from tests.nets import small_cnn
 
 
@@ -93,18 +93,8 @@ def test_the_encoder_is_the_default_and_hostile_names_do_no_harm(tmp_path: Path)
         (["a.png", "-o", "a.png"], "a.png is a file, not a folder"),
     ],
 )
-def test_what_has_no_fields_is_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    model = small(tmp_path)
-    photo(tmp_path / "a.png")
-    (tmp_path / "bad.png").write_text("no picture")
-    before = sorted(path.name for path in tmp_path.iterdir())
-    result = run("erf", model, *arguments)
-    assert result.exit_code == 2
-    assert message in result.stderr
-    assert sorted(path.name for path in tmp_path.iterdir()) == before
+def test_what_has_no_fields_is_said(tmp_path: Path, arguments: list[str], message: str) -> None:
+    check_refused(tmp_path, "erf", arguments, message)
 
 
 def test_a_file_that_cannot_be_written_is_said(tmp_path: Path) -> None:

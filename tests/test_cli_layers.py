@@ -12,7 +12,7 @@ from srd_onnx import Explainer
 from srd_onnx.inputs.preprocess import Preprocess
 from srd_onnx.targets import Contrast
 from srd_onnx.zoo import sample_photo
-from tests.cli_tools import HOSTILE, document, photo, run, saved, small
+from tests.cli_tools import HOSTILE, check_refused, document, photo, run, saved, small
 from tests.nets import small_cnn
 
 
@@ -127,18 +127,8 @@ def test_the_json_of_several_targets_is_the_python_api(tmp_path: Path) -> None:
         (["a.png", "--relevance", "--boundary", "nope"], "boundary 'nope' is not a tensor"),
     ],
 )
-def test_what_cannot_be_looked_into_is_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    model = small(tmp_path)
-    photo(tmp_path / "a.png")
-    (tmp_path / "bad.png").write_text("no picture")
-    before = sorted(path.name for path in tmp_path.iterdir())
-    result = run("layers", model, *arguments)
-    assert result.exit_code == 2
-    assert message in result.stderr
-    assert sorted(path.name for path in tmp_path.iterdir()) == before
+def test_what_cannot_be_looked_into_is_said(tmp_path: Path, arguments: list[str], message: str) -> None:
+    check_refused(tmp_path, "layers", arguments, message)
 
 
 def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:

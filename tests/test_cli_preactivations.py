@@ -7,7 +7,7 @@ import pytest
 
 from srd_onnx import Explainer
 from srd_onnx.zoo import sample_photo
-from tests.cli_tools import HOSTILE, document, photo, run, saved, small
+from tests.cli_tools import HOSTILE, check_refused, document, photo, run, saved, small
 from tests.nets import small_cnn
 
 
@@ -88,18 +88,8 @@ def test_one_bad_image_among_several_is_reported_and_the_others_are_done(tmp_pat
         (["bad.png"], "bad.png: not an image"),
     ],
 )
-def test_what_cannot_be_written_is_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    model = small(tmp_path)
-    photo(tmp_path / "a.png")
-    (tmp_path / "bad.png").write_text("no picture")
-    before = sorted(path.name for path in tmp_path.iterdir())
-    result = run("preactivations", model, "-o", "o", *arguments)
-    assert result.exit_code == 2
-    assert message in result.stderr
-    assert sorted(path.name for path in tmp_path.iterdir()) == before
+def test_what_cannot_be_written_is_said(tmp_path: Path, arguments: list[str], message: str) -> None:
+    check_refused(tmp_path, "preactivations", ["-o", "o", *arguments], message)
 
 
 def test_a_file_that_cannot_be_written_is_said(tmp_path: Path) -> None:
