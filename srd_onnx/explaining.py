@@ -14,8 +14,9 @@ from srd_onnx.bounded.choosing import make_bounded
 from srd_onnx.cache.keys import all_ours, key_of
 from srd_onnx.cache.sessions import kept_single
 from srd_onnx.describe import describe
-from srd_onnx.engine.compiling import Result, compile_model
+from srd_onnx.engine.compiling import compile_model
 from srd_onnx.engine.options import DEFAULT_PRESET
+from srd_onnx.engine.reading import Result
 from srd_onnx.engine.seed import TOP_CLASS
 from srd_onnx.explanation import Explanation
 from srd_onnx.graph.roles import Role

@@ -11,25 +11,16 @@ from onnx import ModelProto
 
 from srd_onnx.bounded.recomputed import Recomputed
 from srd_onnx.bounded.tiles import Tiled
-from srd_onnx.engine.compiling import (
-    Array,
-    Case,
-    Compiled,
-    Reading,
-    Result,
-    is_finite,
-    of_batch,
-    plan_for,
-    require_finite,
-    run_reading,
-)
+from srd_onnx.engine.compiling import Case, Compiled, of_batch, plan_for
 from srd_onnx.engine.outline import Outline
 from srd_onnx.engine.plan import Plan
+from srd_onnx.engine.reading import Reading, Result, is_finite, require_finite, run_reading
 from srd_onnx.engine.rival import Rival, has_rival
 from srd_onnx.engine.rule import RuleTable
 from srd_onnx.engine.seed import TOP_CLASS, elements
 from srd_onnx.errors import OptionError, SrdOnnxError
 from srd_onnx.graph.expand import ExpansionTable
+from srd_onnx.graph.ir import Array
 from srd_onnx.ort.runtime import Tensor
 from srd_onnx.sharing.ratios import LayerRatios, run_ratios
 from srd_onnx.sharing.several import (

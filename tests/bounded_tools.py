@@ -15,7 +15,8 @@ from srd_onnx.bounded.pieces import Piece, cut
 from srd_onnx.bounded.recomputed import Recomputed
 from srd_onnx.bounded.sizes import given_of
 from srd_onnx.bounded.tape import Tape, tape_of
-from srd_onnx.engine.compiling import Compiled, Result, compile_model, explanation_session, run_reading
+from srd_onnx.engine.compiling import Compiled, compile_model, explanation_session
+from srd_onnx.engine.reading import Result, run_reading
 from srd_onnx.ort.runtime import CPU
 from tests.nets import model_of
 

@@ -14,15 +14,9 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from graph_rules import RULES
-from srd_onnx.engine.compiling import (
-    Case,
-    Compiled,
-    Result,
-    compile_model,
-    explanation_session,
-    run_explanation,
-)
+from srd_onnx.engine.compiling import Case, Compiled, compile_model, explanation_session, run_explanation
 from srd_onnx.engine.options import Bias, Options
+from srd_onnx.engine.reading import Result
 from srd_onnx.graph.roles import parse_layout
 from srd_onnx.ort.runtime import CPU, make_session
 from tests.nets import model_of

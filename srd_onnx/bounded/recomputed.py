@@ -11,10 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from srd_onnx.bounded.pieces import Piece, done_after
-from srd_onnx.engine.compiling import Array, Reading, Result, is_finite, not_finite, read_outputs
 from srd_onnx.engine.outline import Outline
 from srd_onnx.engine.plan import Plan
+from srd_onnx.engine.reading import Reading, Result, is_finite, not_finite, read_outputs
 from srd_onnx.engine.seed import DIRECTION, TARGET
+from srd_onnx.graph.ir import Array
 from srd_onnx.ort.runtime import make_session, run
 
 

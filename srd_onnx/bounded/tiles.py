@@ -24,21 +24,15 @@ from srd_onnx.bounded.geometry import Reach, Span, reach_of, spans
 from srd_onnx.bounded.sizes import bytes_of, kept_of
 from srd_onnx.engine.assemble import Part, part_of, tensor_info
 from srd_onnx.engine.backward import Head, build_head, map_of
-from srd_onnx.engine.compiling import (
-    SCORES,
-    Array,
-    Case,
-    Compiled,
-    Result,
-    explanation_session,
-    run_explanation,
-)
+from srd_onnx.engine.compiling import Case, Compiled, explanation_session, run_explanation
 from srd_onnx.engine.focus import finish_model
 from srd_onnx.engine.options import NO_FOCUS
 from srd_onnx.engine.outline import Outline
 from srd_onnx.engine.plan import Plan
+from srd_onnx.engine.reading import SCORES, Result
 from srd_onnx.engine.seed import DIRECTION, TARGET
 from srd_onnx.errors import OptionError, UnsupportedCaseError
+from srd_onnx.graph.ir import Array
 from srd_onnx.ort.runtime import make_session, run
 
 _SHARE, _SEED, _SCORES, _LEDGER = "share", "seed", "scores", "ledger/"

@@ -7,8 +7,9 @@ from typing import Any
 from onnx import helper
 
 from srd_onnx.cache.store import Entry, Store
-from srd_onnx.engine.compiling import Compiled, Reading, runnable
+from srd_onnx.engine.compiling import Compiled, runnable
 from srd_onnx.engine.outline import Outline
+from srd_onnx.engine.reading import Reading
 from srd_onnx.errors import SrdOnnxError
 from srd_onnx.graph.ir import Value
 from srd_onnx.graph.roles import Axes, Gate, Role

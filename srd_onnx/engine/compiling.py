@@ -1,54 +1,40 @@
 """From a model, a shape and options to a session that explains: the whole path of data but loading and facade."""
 
-import fnmatch
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime
-from numpy.typing import NDArray
 from onnx import ModelProto
 
-from srd_onnx.engine.assemble import combined, exposed, pruned
+from srd_onnx.engine.assemble import combined, pruned
 from srd_onnx.engine.backward import Backward, build, build_rival, map_of
-from srd_onnx.engine.boundary import tensor_named
 from srd_onnx.engine.half import account_type
 from srd_onnx.engine.options import Options
-from srd_onnx.engine.outline import Outline
 from srd_onnx.engine.plan import Plan, make_plan
-from srd_onnx.engine.rival import Rival, entered_value, has_rival, likeness
+from srd_onnx.engine.reading import (
+    BESIDE,
+    CHOSEN,
+    ENTERED,
+    LEDGER,
+    RELEVANCE,
+    RIVAL,
+    SCORES,
+    SEED,
+    Reading,
+    Result,
+    require_finite,
+    run_reading,
+)
+from srd_onnx.engine.rival import entered_value, has_rival
 from srd_onnx.engine.rule import RuleTable
-from srd_onnx.engine.seed import DIRECTION, TARGET
-from srd_onnx.errors import NonFiniteError, UnknownTensorError
 from srd_onnx.graph.expand import ExpansionTable
-from srd_onnx.graph.ir import Graph, Value
+from srd_onnx.graph.ir import Array, Value
 from srd_onnx.graph.roles import Axes, Role
 from srd_onnx.graph.simplify import simplify
-from srd_onnx.ort.runtime import make_session, run
+from srd_onnx.ort.runtime import make_session
 from srd_onnx.ort.weights import light, light_tensors, packing_pays
-
-Array = NDArray[Any]
-RELEVANCE = "relevance"
-_SQUARABLE = 1e17  # the squared norm of a vector of greater numbers may overflow float32
-SEED, SCORES, CHOSEN, LEDGER = "srd.seed", "srd.scores", "srd.chosen", "srd.ledger"
-_RIVAL, _ENTERED, _BESIDE = "srd.rival", "srd.entered/", "srd.rival/"
-
-
-@dataclass(frozen=True, eq=False)
-class Reading:
-    """What it takes to read the outputs of a compiled model. Plain data, which can be kept on the disk.
-
-    Attributes:
-        outline: of its plan.
-        outputs: what the engine asks the session for, `relevance` among them.
-        booked: what each column of the ledger is booked against.
-    """
-
-    outline: Outline
-    outputs: tuple[str, ...]
-    booked: tuple[str, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,26 +59,6 @@ class Compiled:
     def reading(self) -> Reading:
         """What it takes to read its outputs."""
         return Reading(self.plan.outline, tuple(self.outputs), self.booked)
-
-
-@dataclass(frozen=True, eq=False)
-class Result:
-    """One run, for N inputs.
-
-    Shapes: relevance of each explained input, by its name, [N, *positions]; totals [N], the sum of all maps; seed [N],
-    scores [N, K], ledger [N, len(booked)], chosen [N] int64 or None where a free direction was explained. `booked`
-    says what each column of the ledger is booked against. `rival` is None where no class was explained, or none beside
-    another.
-    """
-
-    relevance: Mapping[str, Array]
-    totals: Array
-    seed: Array
-    scores: Array
-    ledger: Array
-    booked: tuple[str, ...]
-    chosen: Array | None = None
-    rival: Rival | None = None
 
 
 @dataclass(frozen=True)
@@ -186,11 +152,11 @@ def relevance_outputs(plan: Plan, backward: Backward) -> dict[str, tuple[str, Va
 def _rival_outputs(plan: Plan, backward: Backward) -> dict[str, tuple[str, Value]]:
     beside = build_rival(plan, backward.emit)
     assert beside.seeded.chosen is not None  # it is one of the classes
-    outputs = {_RIVAL: (beside.seeded.chosen, Value("", (plan.batch,), np.dtype(np.int64)))}
+    outputs = {RIVAL: (beside.seeded.chosen, Value("", (plan.batch,), np.dtype(np.int64)))}
     for name in plan.boundary:
         value = entered_value(plan, name)
-        outputs[_ENTERED + name] = (backward.entered[name], value)
-        outputs[_BESIDE + name] = (beside.shares[name], value)
+        outputs[ENTERED + name] = (backward.entered[name], value)
+        outputs[BESIDE + name] = (beside.shares[name], value)
     return outputs
 
 
@@ -283,137 +249,3 @@ def run_explanation(
     result = run_reading(session, compiled.reading, feeds, seed)
     require_finite(result, compiled.plan, compiled.forward, feeds, session.get_providers())
     return result
-
-
-def run_reading(
-    session: onnxruntime.InferenceSession, reading: Reading, feeds: Mapping[str, Array], seed: Array
-) -> Result:
-    """As `run_explanation`, whether the result is finite or not."""
-    seed_input = TARGET if CHOSEN in reading.outputs else DIRECTION
-    names = list(reading.outputs)
-    return read_outputs(
-        reading, dict(zip(names, run(session, names, {**feeds, seed_input: seed}), strict=True))
-    )
-
-
-def read_outputs(reading: Reading, found: Mapping[str, Array]) -> Result:
-    """What the outputs of a compiled model say, by name."""
-    outline = reading.outline
-    maps = [found[name] for name in reading.outputs if name.startswith(RELEVANCE)]
-    batch = outline.batch
-    ledger = found.get(LEDGER, np.zeros((batch, 0), np.float32))
-    relevance = dict(zip((s.name for s in outline.sources), maps, strict=True))
-    totals: Array = sum(one.reshape(batch, -1).sum(axis=1, dtype=np.float64) for one in maps)
-    rival = None
-    if _RIVAL in found:
-        names = [value.name for value in outline.boundary]
-        own, other = ({n: found[kind + n] for n in names} for kind in (_ENTERED, _BESIDE))
-        rival = Rival(found[_RIVAL], likeness(outline, own, other))
-    return Result(
-        relevance,
-        totals,
-        found[SEED],
-        found[SCORES],
-        ledger,
-        reading.booked,
-        found.get(CHOSEN),
-        rival,
-    )
-
-
-def is_finite(result: Result) -> bool:
-    """Whether a result holds neither NaN nor infinity, but for scores of -inf: those under a mask."""
-    # A sum in double precision is finite exactly where all that it adds up is.
-    numbers = all(np.isfinite(a).all() for a in (result.totals, result.seed, result.ledger))
-    return numbers and bool((result.scores < np.inf).all())
-
-
-def require_finite(
-    result: Result, plan: Plan, forward: ModelProto, feeds: Mapping[str, Array], providers: Sequence[str]
-) -> None:
-    """Refuse a result that holds NaN or infinity.
-
-    Raises:
-        NonFiniteError: naming the first activation that is not finite, or else saying what overflows.
-    """
-    if is_finite(result):
-        return
-    producers = plan.graph.producers
-    values = [v for v in plan.graph.values.values() if v.known and v.is_float and v.name in producers]
-    arrays = expose(forward, values, feeds, providers)
-    raise not_finite(plan, zip((value.name for value in values), arrays, strict=True))
-
-
-def not_finite(plan: Plan, activations: Iterable[tuple[str, Array]]) -> NonFiniteError:
-    """Why a result is not finite.
-
-    Args:
-        plan: of what was explained.
-        activations: by name, of real numbers, from the input on; taken up to the first that is not finite.
-    """
-    largest = 0.0
-    for name, array in activations:
-        if not np.isfinite(array).all():
-            kind = "NaN" if np.isnan(array).any() else "infinity"
-            return NonFiniteError(
-                f"{kind} in the activation '{name}', computed by {plan.graph.producers[name]}; "
-                "check the preprocessing (a wrong scale overflows) and the weights"
-            )
-        largest = max(largest, float(np.abs(array).max(initial=0)))
-    return NonFiniteError(
-        "every activation is finite but the relevance is not: "
-        + (
-            f"activations as large as {largest:.0e} overflow when squared; check the preprocessing and the weights"
-            if largest > _SQUARABLE
-            else "it overflowed on the way back; please report this with the model"
-        )
-    )
-
-
-def exposing_session(
-    forward: ModelProto, values: Sequence[Value], providers: Sequence[str]
-) -> onnxruntime.InferenceSession:
-    """A session of the simplified model whose outputs are these tensors (the augmented outputs)."""
-    return make_session(exposed(forward, values).SerializeToString(), providers)
-
-
-def expose(
-    forward: ModelProto, values: Sequence[Value], feeds: Mapping[str, Array], providers: Sequence[str]
-) -> list[Array]:
-    """The values of inner tensors for one input, in the order asked for."""
-    if not values:
-        return []
-    return run(exposing_session(forward, values, providers), [v.name for v in values], feeds)
-
-
-def values_named(graph: Graph, names: Sequence[str]) -> dict[str, Value]:
-    """Tensors by their names, by the original names of the nodes that compute them, or by wildcards over both.
-
-    Returns:
-        by the name given; what a wildcard finds by the tensor's own name, from the input on.
-
-    Raises:
-        UnknownTensorError: naming all that do not exist in the simplified graph.
-    """
-    values, found, missing = graph.values, dict[str, Value](), []
-    for name in names:
-        tensor = tensor_named(graph, name)
-        matching = [name] if tensor is not None else _matching(graph, name)
-        found |= {one: values[tensor if tensor is not None else one] for one in matching}
-        missing += [] if matching else [name]
-    if missing:
-        raise UnknownTensorError(
-            f"the simplified graph has no tensor or node {', '.join(map(repr, missing))}: the name is wrong, or "
-            "it was folded into another node. `srd-onnx check MODEL` lists the names that are left."
-        )
-    return found
-
-
-def _matching(graph: Graph, wildcard: str) -> list[str]:
-    """The tensors of known shape whose name, or whose node's original name, the wildcard fits."""
-    origins = {v.name: node.origins for node in graph.nodes for v in node.outputs if v is not None}
-    return [
-        name
-        for name, value in graph.values.items()
-        if value.known and fnmatch.filter((name, *origins.get(name, ())), wildcard)
-    ]

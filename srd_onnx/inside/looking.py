@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 import onnxruntime
 
-from srd_onnx.engine.compiling import exposing_session, values_named
+from srd_onnx.engine.exposing import exposing_session, values_named
 from srd_onnx.graph.ir import Array, Value
 from srd_onnx.inputs.sources import Sources
 from srd_onnx.inside.erf import Erf, Positions, fields, places

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from srd_onnx.engine.compiling import Result
 from srd_onnx.engine.outline import Outline
+from srd_onnx.engine.reading import Result
 from srd_onnx.errors import NonFiniteError
 from srd_onnx.graph.ir import Array
 from srd_onnx.methods.method import Attribute
