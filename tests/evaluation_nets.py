@@ -1,6 +1,6 @@
 """A network that sees colours, photos of them, and metrics that tell what they were given."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -53,6 +53,15 @@ def photos(folder: Path, *colours: str) -> list[Path]:
     """Photos of these colours, by their number."""
     folder.mkdir(parents=True, exist_ok=True)
     return [photo_of(folder / f"{number}_{c}.png", c, seed=number) for number, c in enumerate(colours)]
+
+
+def masks_for(folder: Path, images: Sequence[Path], ids: NDArray[np.int64]) -> Path:
+    """Masks as of ImageNet-S, the same for every photo: a folder."""
+    folder.mkdir()
+    for image in images:
+        pixels = np.stack([np.zeros_like(ids), ids // 256, ids % 256], axis=-1).astype(np.uint8)
+        cv2.imwrite(str(folder / f"{image.stem}.png"), pixels)
+    return folder
 
 
 def metric(
