@@ -8,6 +8,7 @@ positions it is held fixed too, ``-mean / std`` being a bias: so each position k
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -178,63 +179,34 @@ def _back(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     return to_first(node, _shaped(emit, flow, way.shape, x.shape))
 
 
-@rule(
-    "LayerNormalization",
-    versions=(17,),
-    roles=_roles,
-    routes=always,
-    spread=through,
-    bias=_bias,
-    nonlinear=True,
-)
+_normalisation = partial(rule, roles=_roles, routes=always, spread=through, nonlinear=True)
+
+
+@_normalisation("LayerNormalization", versions=(17,), bias=_bias)
 def layer_normalization(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``(γg - mean(γg)) / std`` with the std held fixed; ``tangent`` takes off ``ŷ mean(γg ŷ) / std`` as well."""
     return _back(emit, node, cotangents)
 
 
-@rule("RMSNormalization", versions=(23,), roles=_roles, routes=always, spread=through, nonlinear=True)
+@_normalisation("RMSNormalization", versions=(23,))
 def rms_normalization(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``γg / rms`` with the root mean square held fixed; ``tangent`` takes off ``ŷ mean(γg ŷ) / rms``."""
     return _back(emit, node, cotangents)
 
 
-@rule(
-    "GroupNormalization",
-    versions=(21,),
-    roles=_roles,
-    routes=always,
-    spread=through,
-    bias=_bias,
-    nonlinear=True,
-)
+@_normalisation("GroupNormalization", versions=(21,), bias=_bias)
 def group_normalization(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``γg / std`` with the mean and std of each group held fixed; ``tangent`` as in LayerNormalization."""
     return _back(emit, node, cotangents)
 
 
-@rule(
-    "InstanceNormalization",
-    versions=(6, 22),
-    roles=_roles,
-    routes=always,
-    spread=through,
-    bias=_bias,
-    nonlinear=True,
-)
+@_normalisation("InstanceNormalization", versions=(6, 22), bias=_bias)
 def instance_normalization(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``γg / std`` with the mean and std of each channel held fixed; ``tangent`` as in LayerNormalization."""
     return _back(emit, node, cotangents)
 
 
-@rule(
-    "MeanVarianceNormalization",
-    versions=(13,),
-    roles=_roles,
-    routes=always,
-    spread=through,
-    bias=_bias,
-    nonlinear=True,
-)
+@_normalisation("MeanVarianceNormalization", versions=(13,), bias=_bias)
 def mean_variance_normalization(emit: Emitter, node: Node, cotangents: Flows) -> Flows:
     """``g / std`` with mean and std held fixed; over channels alone, and in ``tangent``, as in LayerNormalization."""
     return _back(emit, node, cotangents)
