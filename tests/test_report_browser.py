@@ -223,9 +223,11 @@ def test_a_choice_stays_as_far_as_the_next_image_has_it(browser: Any, tmp_path: 
         page.locator("#target").select_option("top2")
         seen = page.locator(".shown:visible")
         for wanted, method in (("top2 of 2", "srd"), ("top2", "gradcam")):
+            settled(opened)  # what is drawn meanwhile may move the button from under a slow click
             page.get_by_role("button", name="Next").click()
             page.locator(".shown:visible", has_text=f"target {wanted} ·").wait_for()
             assert method in seen.inner_text()
+        settled(opened)
         page.get_by_role("button", name="Next").click()
         opens(page, "4 broken.png")
         assert page.locator("#looking").is_hidden()
