@@ -201,10 +201,11 @@ def _out_of_reach(figures: Figures, metric: str, wanted: float) -> str:
     """How far away what is wanted is."""
     greatest = METRICS[metric]().bounds[1]
     if wanted > greatest:
-        return f"{wanted:.3f} is wanted, and {greatest:g} is the most that there is"
-    chosen = figures.hindsight(metric)
-    by_hand = f"whoever chose the best of all methods picture by picture would have {chosen:.3f}"
-    return f"{wanted:.3f} is wanted, and {by_hand}"
+        there_is = f"{greatest:g} is the most that there is"
+    else:
+        chosen = figures.hindsight(metric)
+        there_is = f"whoever chose the best of all methods picture by picture would have {chosen:.3f}"
+    return f"{wanted:.3f} is wanted, and {there_is}"
 
 
 def _at_most(figures: Figures) -> Aim:

@@ -3,14 +3,7 @@
 from graph_rules.phases import in_phases, strided_collapsed, strided_vjp
 from graph_rules.registry import cotangent, rule, second, to_first
 from graph_rules.taps import conv_taps, folded, narrow_products
-from graph_rules.windows import (
-    Window,
-    loses_padding,
-    transposed,
-    window_of,
-    window_roles,
-    window_spread,
-)
+from graph_rules.windows import Window, loses_padding, transposed, window_of, window_roles, window_spread
 from graph_rules.winograd import by_rows, rows_collapsed
 from srd_onnx.apop.replay import again
 from srd_onnx.engine.emit import Emitter

@@ -2,15 +2,7 @@
 
 import string
 
-from graph_rules.contraction import (
-    Contraction,
-    Term,
-    contracting,
-    flowing,
-    halved,
-    moved,
-    sizes_of,
-)
+from graph_rules.contraction import Contraction, Term, contracting, flowing, halved, moved, sizes_of
 from graph_rules.registry import cotangent
 from srd_onnx.engine.emit import Emitter
 from srd_onnx.engine.rule import Flows

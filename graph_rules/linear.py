@@ -2,13 +2,7 @@
 
 import numpy as np
 
-from graph_rules.contraction import (
-    Contraction,
-    Term,
-    contracting,
-    flowing,
-    halved,
-)
+from graph_rules.contraction import Contraction, Term, contracting, flowing, halved
 from graph_rules.registry import cotangent
 from srd_onnx.engine.emit import Emitter
 from srd_onnx.engine.rule import Flows

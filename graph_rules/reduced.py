@@ -3,13 +3,7 @@
 import math
 from functools import partial
 
-from graph_rules.reductions import (
-    reduced_axes,
-    reduced_roles,
-    reduced_spread,
-    restored_axes,
-    within_position,
-)
+from graph_rules.reductions import reduced_axes, reduced_roles, reduced_spread, restored_axes, within_position
 from graph_rules.registry import cotangent, rule, to_first
 from srd_onnx.engine.emit import Emitter
 from srd_onnx.engine.rule import Flows

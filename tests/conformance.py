@@ -21,15 +21,7 @@ from srd_onnx.engine.rule import RuleTable
 from srd_onnx.errors import LayoutError, OpsetError, UnsupportedCaseError
 from srd_onnx.graph.roles import Axes, Role
 from tests.conformance_checks import NoRule, Wrong, check
-from tests.conformance_models import (
-    Folded,
-    Prepared,
-    base_name,
-    evaluate,
-    folded,
-    is_real,
-    prepared,
-)
+from tests.conformance_models import Folded, Prepared, base_name, evaluate, folded, is_real, prepared
 from tests.conformance_reasons import why_not
 
 Status = Literal["passed", "not applicable", "refused", "no rule", "failed"]

@@ -14,12 +14,7 @@ from srd_onnx.engine.mixing import biases
 from srd_onnx.engine.rule import RuleTable
 from srd_onnx.graph.ir import Value
 from srd_onnx.graph.roles import Axes, Problems, propagate
-from tests.conformance_models import (
-    Array,
-    Folded,
-    evaluate,
-    seed,
-)
+from tests.conformance_models import Array, Folded, evaluate, seed
 
 DIRECTIONS = 3
 ATTEMPTS = 8

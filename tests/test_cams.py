@@ -12,13 +12,7 @@ from srd_onnx import Explainer
 from srd_onnx.graph.ir import Array
 from srd_onnx.methods import METHODS
 from srd_onnx.targets import Contrast
-from tests.method_nets import (
-    Convolved,
-    Weights,
-    convolved,
-    data,
-    softmax,
-)
+from tests.method_nets import Convolved, Weights, convolved, data, softmax
 from tests.nets import model_of
 
 CAMS = sorted(name for name, make in METHODS.items() if make().family == "activation map")

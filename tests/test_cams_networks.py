@@ -13,16 +13,7 @@ from srd_onnx import Explainer
 from srd_onnx.errors import LayoutError, NonFiniteError, OptionError, UnknownTensorError, UnsupportedCaseError
 from srd_onnx.graph.ir import Array
 from srd_onnx.methods import method_named
-from tests.method_nets import (
-    Convolved,
-    Weights,
-    convolved,
-    data,
-    linear,
-    tokens_net,
-    two_inputs,
-    vit,
-)
+from tests.method_nets import Convolved, Weights, convolved, data, linear, tokens_net, two_inputs, vit
 from tests.nets import model_of, small_cnn
 from tests.small_nets import Net, in_single
 from tests.test_cams import CAMS, DEFINITIONS, WITH_MASKS, explained, weighed

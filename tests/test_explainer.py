@@ -13,10 +13,7 @@ from onnx import helper
 
 from srd_onnx import Explainer, Explanation
 from srd_onnx.engine import compiling
-from srd_onnx.errors import (
-    OptionError,
-    UnknownTargetError,
-)
+from srd_onnx.errors import OptionError, UnknownTargetError
 from srd_onnx.inputs.preprocess import Preprocess
 from srd_onnx.targets import split_targets
 from tests.nets import model_of, small_cnn

@@ -7,14 +7,7 @@ import onnx
 import pytest
 from onnx import helper
 
-from srd_onnx.errors import (
-    ImageError,
-    InputError,
-    LayoutError,
-    NonFiniteError,
-    ShapeError,
-    SrdOnnxError,
-)
+from srd_onnx.errors import ImageError, InputError, LayoutError, NonFiniteError, ShapeError, SrdOnnxError
 from tests.nets import model_of, two_nodes
 from tests.test_explainer import DATA, PHOTOS, Array, in_one_run, make, make_explainer
 

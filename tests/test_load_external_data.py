@@ -8,9 +8,7 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-from srd_onnx.errors import (
-    ExternalDataError,
-)
+from srd_onnx.errors import ExternalDataError
 from srd_onnx.graph.load import load_model
 from tests.nets import small_cnn, two_nodes
 from tests.test_load import computed, with_external_data

@@ -6,9 +6,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from srd_onnx.errors import (
-    OpsetError,
-)
+from srd_onnx.errors import OpsetError
 from srd_onnx.graph.load import load_model, to_opset
 from srd_onnx.ort import runtime
 from tests.nets import model_of, small_cnn, two_nodes

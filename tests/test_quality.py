@@ -9,14 +9,8 @@ import pytest
 from benchmarks import explore, quality
 from benchmarks.halves import REPORTING, TUNING, Halves, split
 from benchmarks.quality_figures import FAITHFUL, POINTING, Aim, Figures, aims_of, figures_of
-from benchmarks.quality_inputs import (
-    OURS,
-)
-from benchmarks.quality_parts import (
-    KINDS,
-    Part,
-    metrics_of,
-)
+from benchmarks.quality_inputs import OURS
+from benchmarks.quality_parts import KINDS, Part, metrics_of
 from benchmarks.quality_report import BEGIN, END, number, page_of, short_table, written
 from srd_onnx.evaluation.numbers import Row
 from srd_onnx.metrics import METRICS

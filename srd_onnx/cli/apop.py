@@ -11,13 +11,7 @@ from srd_onnx.cli.console import cell, error, note, stdout, table_of, write_json
 from srd_onnx.cli.interrupt import uninterrupted
 from srd_onnx.cli.opening import opened
 from srd_onnx.cli.options import JsonOption, ModelArgument
-from srd_onnx.cli.photos import (
-    LabelsOption,
-    PhotoOptions,
-    ProviderOption,
-    expanded,
-    progress,
-)
+from srd_onnx.cli.photos import LabelsOption, PhotoOptions, ProviderOption, expanded, progress
 
 if TYPE_CHECKING:
     from rich.table import Table

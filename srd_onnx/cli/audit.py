@@ -12,17 +12,8 @@ from rich.text import Text
 
 from srd_onnx.cli.console import cell, lines, note, stderr, stdout, write_json, write_text
 from srd_onnx.cli.opening import opened
-from srd_onnx.cli.options import (
-    JsonOption,
-    MaxMemoryOption,
-    TargetOption,
-    size_of,
-    targets_of,
-)
-from srd_onnx.cli.photos import (
-    LabelsOption,
-    PhotoOptions,
-)
+from srd_onnx.cli.options import JsonOption, MaxMemoryOption, TargetOption, size_of, targets_of
+from srd_onnx.cli.photos import LabelsOption, PhotoOptions
 from srd_onnx.errors import OptionError
 
 if TYPE_CHECKING:

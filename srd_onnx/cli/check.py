@@ -7,14 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from srd_onnx.cli.console import cell, lines, note, stdout, table_of, write_json
-from srd_onnx.cli.options import (
-    JsonOption,
-    LayoutOption,
-    MapOptions,
-    ModelArgument,
-    explainer_for,
-    layout_of,
-)
+from srd_onnx.cli.options import JsonOption, LayoutOption, MapOptions, ModelArgument, explainer_for, layout_of
 
 if TYPE_CHECKING:
     from srd_onnx.check import CheckReport, Tensor
@@ -43,12 +36,7 @@ def check(
     from srd_onnx.check import check_model
     from srd_onnx.files import to_json
 
-    explainer = explainer_for(
-        model,
-        **vars(engine),
-        layout=layout_of(layout),
-        providers="cpu",
-    )
+    explainer = explainer_for(model, **vars(engine), layout=layout_of(layout), providers="cpu")
     report = check_model(explainer, cost=cost)
     if json:
         write_json(to_json(report.to_dict(), indent=2))

@@ -11,11 +11,7 @@ from srd_onnx.cli.audit import JunitOption, SarifOption, for_systems, outside, r
 from srd_onnx.cli.console import cell, error, lines, note, stdout, write_json
 from srd_onnx.cli.opening import opened
 from srd_onnx.cli.options import JsonOption, explainer_for, layout_of
-from srd_onnx.cli.photos import (
-    LabelsOption,
-    PhotoOptions,
-    ProviderOption,
-)
+from srd_onnx.cli.photos import LabelsOption, PhotoOptions, ProviderOption
 
 if TYPE_CHECKING:
     from srd_onnx.audit.compare import ComparisonOutcome

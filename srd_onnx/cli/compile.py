@@ -7,13 +7,7 @@ import typer
 from rich.text import Text
 
 from srd_onnx.cli.console import cell, note, stdout
-from srd_onnx.cli.options import (
-    LayoutOption,
-    MapOptions,
-    ModelArgument,
-    explainer_for,
-    layout_of,
-)
+from srd_onnx.cli.options import LayoutOption, MapOptions, ModelArgument, explainer_for, layout_of
 from srd_onnx.errors import OutputError
 
 if TYPE_CHECKING:
@@ -37,12 +31,7 @@ def compile_command(
     from srd_onnx.cli.record import usable
 
     usable(out.parent)
-    explainer = explainer_for(
-        model,
-        **vars(engine),
-        layout=layout_of(layout),
-        providers="cpu",
-    )
+    explainer = explainer_for(model, **vars(engine), layout=layout_of(layout), providers="cpu")
     source = explainer.model.path
     if source is not None and out.exists() and out.samefile(source):
         raise OutputError(f"{out} is the model itself. Choose another name with -o.")

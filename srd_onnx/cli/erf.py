@@ -21,11 +21,7 @@ from srd_onnx.cli.options import (
     contrasts_of,
     targets_of,
 )
-from srd_onnx.cli.photos import (
-    LabelsOption,
-    PhotoOptions,
-    ProviderOption,
-)
+from srd_onnx.cli.photos import LabelsOption, PhotoOptions, ProviderOption
 from srd_onnx.errors import OptionError
 
 if TYPE_CHECKING:

@@ -11,21 +11,8 @@ import typer
 from srd_onnx.cli.console import cell, error, note, stderr, stdout, write_json
 from srd_onnx.cli.interrupt import uninterrupted
 from srd_onnx.cli.opening import opened
-from srd_onnx.cli.options import (
-    OUT,
-    ImagesArgument,
-    JsonOption,
-    MaxMemoryOption,
-    ModelArgument,
-    size_of,
-)
-from srd_onnx.cli.photos import (
-    LabelsOption,
-    PhotoOptions,
-    ProviderOption,
-    expanded,
-    progress,
-)
+from srd_onnx.cli.options import OUT, ImagesArgument, JsonOption, MaxMemoryOption, ModelArgument, size_of
+from srd_onnx.cli.photos import LabelsOption, PhotoOptions, ProviderOption, expanded, progress
 from srd_onnx.errors import OptionError, SrdOnnxError
 
 if TYPE_CHECKING:

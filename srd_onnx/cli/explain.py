@@ -26,13 +26,7 @@ from srd_onnx.cli.options import (
     size_of,
     targets_of,
 )
-from srd_onnx.cli.photos import (
-    LabelsOption,
-    PhotoOptions,
-    ProviderOption,
-    expanded,
-    progress,
-)
+from srd_onnx.cli.photos import LabelsOption, PhotoOptions, ProviderOption, expanded, progress
 from srd_onnx.errors import SrdOnnxError
 from srd_onnx.threads import usable
 

@@ -9,19 +9,8 @@ from rich.table import Table
 
 from srd_onnx.cli.console import cell, error, note, stdout, table_of, write_json
 from srd_onnx.cli.opening import opened
-from srd_onnx.cli.options import (
-    OUT,
-    ImagesArgument,
-    JsonOption,
-    ModelArgument,
-    OutOption,
-)
-from srd_onnx.cli.photos import (
-    PhotoOptions,
-    ProviderOption,
-    expanded,
-    progress,
-)
+from srd_onnx.cli.options import OUT, ImagesArgument, JsonOption, ModelArgument, OutOption
+from srd_onnx.cli.photos import PhotoOptions, ProviderOption, expanded, progress
 from srd_onnx.errors import InputError
 
 if TYPE_CHECKING:
