@@ -1,16 +1,19 @@
 """Class activation maps by their definitions, as loops in double precision on networks small enough to write down."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import cv2
 import numpy as np
+import onnx
 import pytest
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from srd_onnx import Explainer
 from srd_onnx.graph.ir import Array
 from srd_onnx.methods import METHODS
+from srd_onnx.methods.scoring import Scored, Scorer
 from srd_onnx.targets import Contrast
 from tests.method_nets import Convolved, Weights, convolved, data, softmax
 from tests.nets import model_of
@@ -237,6 +240,49 @@ def test_the_seed_is_explained(method: str) -> None:
     (found,) = explained(net, method, x, seed="logprob")
     grid = wanted(method, single, x[0], 0)
     np.testing.assert_allclose(found, grid, atol=1e-4 * np.abs(grid).max())
+
+
+@dataclass(frozen=True, eq=False)
+class WithFlat(Convolved):
+    """The last two channels are the same everywhere: 0.3, which no sum of weights gives exactly, and 0."""
+
+    def activations(self, x: Array) -> Array:
+        found = super().activations(x)
+        found[-2], found[-1] = np.float32(0.3), 0
+        return found
+
+    def model(self, layout: str = "NCHW", batch: int | str = "N") -> onnx.ModelProto:
+        model = super().model(layout, batch)
+        kernel = self.kernel.astype(np.float32)
+        kernel[-2:] = 0
+        flat = np.zeros(len(kernel), np.float32)
+        flat[-2:] = 0.3, -1
+        for name, array in {"w": kernel, "flat": flat}.items():
+            kept = [one for one in model.graph.initializer if one.name != name]
+            del model.graph.initializer[:]
+            model.graph.initializer.extend([*kept, numpy_helper.from_array(array, name)])
+        model.graph.node[0].input.append("flat")
+        return model
+
+
+def test_scorecam_scores_the_black_picture_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, x, rows = convolved(), data(1), []
+    net = WithFlat(plain.kernel, plain.weights, plain.bias)
+    a = net.activations(x[0])
+    masks = [large(one) for one in a[:-2]]
+    masks = [(one - one.min()) / (one.max() - one.min()) for one in masks] + [np.zeros((8, 10))] * 2
+    scores = [net.tail(net.activations(x[0] * mask))[1] for mask in masks]
+    grid = large(weighed(softmax(np.array(scores)), a))
+    plainly = Scorer.changed
+
+    def counted(self: Scorer, item: Mapping[str, Array], source: str, changed: Array) -> Scored:
+        rows.append(len(changed))
+        return plainly(self, item, source, changed)
+
+    monkeypatch.setattr(Scorer, "changed", counted)
+    (found,) = explained(net, "scorecam", x)
+    np.testing.assert_allclose(found, grid, atol=2e-5 * np.abs(grid).max())
+    assert sum(rows) == len(a) - 1
 
 
 @pytest.mark.parametrize("method", ["gradcam", "hirescam", "ablationcam"])

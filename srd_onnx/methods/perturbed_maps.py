@@ -43,7 +43,8 @@ def scorecam() -> Method:
     """``ReLU(Σ_c w_c A_c)``, ``w = softmax over c of f(x ⊙ n(A_c))``, n: enlarged to x and brought to [0, 1].
 
     Wang et al. 2020, algorithm 1 (the score of the black picture, which it takes from f, is one for all c and goes in
-    the softmax); f is the explained number. Where A_c is the same everywhere, n is 0.
+    the softmax); f is the explained number. Where A_c is the same everywhere, n is 0: all such channels, which are
+    many behind a ReLU, are the one black picture, which is scored once.
     """
 
     def make(subject: Subject, case: Case) -> Attribute:
@@ -54,13 +55,16 @@ def scorecam() -> Method:
         def probe(scorer: Scorer, source: Value, item: Mapping[str, Array]) -> tuple[Scored, Array]:
             values = _on_grid(layer, tail.activations(item)[0])
             x = item[source.name] if source.name in whole.batched else item[source.name][None]
+            raised = values - values.min(axis=tuple(range(1, values.ndim)), keepdims=True)
+            apart, which = _apart(raised)
 
             def rows() -> Iterator[Array]:
-                for start in range(0, len(values), whole.size):
-                    masks = _between_0_and_1(layer.enlarged(values[start : start + whole.size]))
+                for start in range(0, len(apart), whole.size):
+                    masks = _between_0_and_1(layer.enlarged(raised[apart[start : start + whole.size]]))
                     yield np.asarray(x * over_items(masks, axes), source.dtype)
 
-            return joined(whole.changed(item, source.name, one) for one in rows()), values
+            found = joined(whole.changed(item, source.name, one) for one in rows())
+            return Scored(found.scores[which], found.probabilities[which]), values
 
         def combine(probed: Probed) -> Array:
             weights = softmax(probed.changed.scores @ probed.direction)
@@ -166,6 +170,13 @@ def _kept(layer: Layer, mask: Mask) -> Array:
 
 def _on_grid(layer: Layer, values: Array) -> Array:
     return np.asarray(layer.grid(np.asarray(values, np.float64)))
+
+
+def _apart(maps: Array) -> tuple[Array, Array]:
+    """Of [C, ...], which are all or are the first that is 0 everywhere [D]; and which of those D each of the C is."""
+    zero = ~maps.reshape(len(maps), -1).any(axis=1)
+    apart, which = np.unique(np.where(zero, zero.argmax(), np.arange(len(maps))), return_inverse=True)
+    return apart, which
 
 
 def _between_0_and_1(maps: Array) -> Array:
