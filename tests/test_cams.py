@@ -265,24 +265,40 @@ class WithFlat(Convolved):
         return model
 
 
-def test_scorecam_scores_the_black_picture_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    plain, x, rows = convolved(), data(1), []
-    net = WithFlat(plain.kernel, plain.weights, plain.bias)
-    a = net.activations(x[0])
-    masks = [large(one) for one in a[:-2]]
-    masks = [(one - one.min()) / (one.max() - one.min()) for one in masks] + [np.zeros((8, 10))] * 2
-    scores = [net.tail(net.activations(x[0] * mask))[1] for mask in masks]
-    grid = large(weighed(softmax(np.array(scores)), a))
-    plainly = Scorer.changed
+@pytest.fixture
+def scored(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many changed inputs the model was asked for, run by run."""
+    rows, plainly = list[int](), Scorer.changed
 
     def counted(self: Scorer, item: Mapping[str, Array], source: str, changed: Array) -> Scored:
         rows.append(len(changed))
         return plainly(self, item, source, changed)
 
     monkeypatch.setattr(Scorer, "changed", counted)
+    return rows
+
+
+def test_scorecam_scores_the_black_picture_once(scored: list[int]) -> None:
+    plain, x = convolved(), data(1)
+    net = WithFlat(plain.kernel, plain.weights, plain.bias)
+    a = net.activations(x[0])
+    masks = [large(one) for one in a[:-2]]
+    masks = [(one - one.min()) / (one.max() - one.min()) for one in masks] + [np.zeros((8, 10))] * 2
+    scores = [net.tail(net.activations(x[0] * mask))[1] for mask in masks]
+    grid = large(weighed(softmax(np.array(scores)), a))
     (found,) = explained(net, "scorecam", x)
     np.testing.assert_allclose(found, grid, atol=2e-5 * np.abs(grid).max())
-    assert sum(rows) == len(a) - 1
+    assert sum(scored) == len(a) - 1
+
+
+def test_ablationcam_scores_what_takes_nothing_away_once(scored: list[int]) -> None:
+    plain, x = convolved(8), data(1)
+    net = WithFlat(plain.kernel.copy(), plain.weights, plain.bias)
+    net.kernel[[0, 3]] = 0
+    grid = wanted("ablationcam", net, x[0], 1)
+    (found,) = explained(net, "ablationcam", x)
+    np.testing.assert_allclose(found, grid, atol=2e-5 * np.abs(grid).max())
+    assert sum(scored) == len(net.kernel) - 2  # three channels are 0
 
 
 @pytest.mark.parametrize("method", ["gradcam", "hirescam", "ablationcam"])

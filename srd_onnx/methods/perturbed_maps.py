@@ -43,8 +43,8 @@ def scorecam() -> Method:
     """``ReLU(Σ_c w_c A_c)``, ``w = softmax over c of f(x ⊙ n(A_c))``, n: enlarged to x and brought to [0, 1].
 
     Wang et al. 2020, algorithm 1 (the score of the black picture, which it takes from f, is one for all c and goes in
-    the softmax); f is the explained number. Where A_c is the same everywhere, n is 0: all such channels, which are
-    many behind a ReLU, are the one black picture, which is scored once.
+    the softmax); f is the explained number. Where A_c is the same everywhere, n is 0: such channels, many behind a
+    ReLU, all give the black picture, which is scored once.
     """
 
     def make(subject: Subject, case: Case) -> Attribute:
@@ -63,8 +63,7 @@ def scorecam() -> Method:
                     masks = _between_0_and_1(layer.enlarged(raised[apart[start : start + whole.size]]))
                     yield np.asarray(x * over_items(masks, axes), source.dtype)
 
-            found = joined(whole.changed(item, source.name, one) for one in rows())
-            return Scored(found.scores[which], found.probabilities[which]), values
+            return joined(whole.changed(item, source.name, one) for one in rows()).taken(which), values
 
         def combine(probed: Probed) -> Array:
             weights = softmax(probed.changed.scores @ probed.direction)
@@ -78,7 +77,7 @@ def scorecam() -> Method:
 def ablationcam() -> Method:
     """``ReLU(Σ_c w_c A_c)``, ``w_c = (y - y_c) / y``, y_c: the score with A_c set to 0 (Desai, Ramaswamy 2020).
 
-    Where y is negative the signs turn, as the definition has it.
+    Where y is negative the signs turn, as the definition has it. Channels that are 0 everywhere are scored once.
 
     Raises:
         NonFiniteError: when used, if y is 0.
@@ -90,15 +89,16 @@ def ablationcam() -> Method:
 
         def probe(scorer: Scorer, source: Value, item: Mapping[str, Array]) -> tuple[Scored, Array]:
             values, found = tail.activations(item)
+            apart, which = _apart(values)
 
             def chunks() -> Iterator[Array]:
-                for start in range(0, len(values), tail.scorer.size):
-                    taken = range(start, min(start + tail.scorer.size, len(values)))
+                for start in range(0, len(apart), tail.scorer.size):
+                    taken = apart[start : start + tail.scorer.size]
                     changed = np.repeat(values[None], len(taken), axis=0)
-                    changed[np.arange(len(taken)), np.array(taken)] = 0
+                    changed[np.arange(len(taken)), taken] = 0
                     yield changed
 
-            return tail.changed(found, chunks()), _on_grid(layer, values)
+            return tail.changed(found, chunks()).taken(which), _on_grid(layer, values)
 
         def combine(probed: Probed) -> Array:
             score = float(probed.unchanged.scores[0] @ probed.direction)

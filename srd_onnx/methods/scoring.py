@@ -36,6 +36,10 @@ class Scored:
     scores: Array
     probabilities: Array
 
+    def taken(self, rows: Array) -> "Scored":
+        """These of the M, any of them as often as it is named."""
+        return Scored(self.scores[rows], self.probabilities[rows])
+
 
 def joined(parts: Iterable[Scored]) -> Scored:
     """One after the other."""
