@@ -85,7 +85,7 @@ class Window:
             shape[axis], shape[rank + axis] = k, out
             found = found * size + at.reshape(shape)
             inside = inside & ((at >= 0) & (at < size)).reshape(shape)
-        return np.where(inside, found, -1).reshape(-1, *self.result)
+        return np.where(inside, found, -1).reshape(math.prod(self.kernel), *self.result)
 
     def _axes(self) -> list[tuple[int, ...]]:
         columns = (

@@ -2,19 +2,20 @@
 
 import math
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+from hypothesis import HealthCheck, given, settings
 from numpy.typing import NDArray
 
 from srd_onnx import Explainer, Explanation
 from srd_onnx.errors import SrdOnnxError
 from srd_onnx.ort.runtime import CPU, make_session, run
 from tests.fused_nets import optimised
-from tests.fuzz_graphs import Grown
+from tests.fuzz_graphs import Grown, grown
 
 Array = NDArray[Any]
 RESIDUAL = 1e-3
@@ -26,43 +27,70 @@ class PropertyError(AssertionError):
     """An explanation that is not what was promised."""
 
 
-def explain_grown(grown: Grown) -> SrdOnnxError | None:
+def of_random_networks(
+    check: Callable[[Explainer, Any, Grown, list[Explanation]], None], examples: int
+) -> None:
+    """Hold something against what `explain` gives of random networks, nearly all of which can be explained.
+
+    Args:
+        check: given an explainer that has explained nothing yet, the inputs, the network, and the explanations.
+        examples: networks.
+    """
+    outcomes: list[bool] = []
+
+    @settings(
+        max_examples=examples,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(grown())
+    def one(case: Grown) -> None:
+        options, feeds = {"preset": "paper", **_options(case)}, _single(case.feeds)
+        try:
+            wanted = Explainer(case.model, **options).explain(feeds, case.target)
+        except SrdOnnxError:
+            outcomes.append(False)  # the fuzzer judges what may be refused
+            return
+        outcomes.append(True)
+        check(Explainer(case.model, **options), feeds, case, wanted)
+
+    one()
+    assert sum(outcomes) >= 0.8 * len(outcomes)
+
+
+def explain_grown(case: Grown) -> SrdOnnxError | None:
     """Explain a grown graph in the way that its options ask for; our error, if it cannot be.
 
     Raises:
         PropertyError: what does not hold.
         Exception: anything that is not our own.
     """
-    onnx.checker.check_model(grown.model, full_check=True)
-    settings: dict[str, Any] = {
-        "layout": grown.layouts,
-        "providers": "cpu",
-        "threads": 1,
-        "preprocess": np.asarray,
-        **grown.options,
-    }
+    onnx.checker.check_model(case.model, full_check=True)
+    options = _options(case)
     try:
-        make_session(grown.model.SerializeToString(), [CPU], 1)  # itself it may refuse, too
-        model = as_saved(grown.model) if grown.fused else grown.model
-        explainer = Explainer(model, **settings)
-        if grown.place >= 0:
+        make_session(case.model.SerializeToString(), [CPU], 1)  # itself it may refuse, too
+        model = as_saved(case.model) if case.fused else case.model
+        explainer = Explainer(model, **options)
+        if case.place >= 0:
             crossed = [s.node.input(i).name for s in explainer.plan.steps for i in s.carriers]
             crossed = [name for name in dict.fromkeys(crossed) if explainer.plan.graph.values[name].is_float]
             if crossed:
-                boundary = crossed[grown.place % len(crossed)]
-                explainer = Explainer(model, **settings, boundary=boundary)
-        batch = next(iter(grown.feeds.values())).shape[0]
-        found = explainer.explain(_single(grown.feeds), grown.target, batch_size=batch)
+                boundary = crossed[case.place % len(crossed)]
+                explainer = Explainer(model, **options, boundary=boundary)
+        batch = next(iter(case.feeds.values())).shape[0]
+        found = explainer.explain(_single(case.feeds), case.target, batch_size=batch)
     except SrdOnnxError as error:
         says_something(error)
         return error
     require(len(found) == batch, f"{len(found)} explanations of {batch} inputs")
     for explanation in found:
         adds_up(explanation)
-    if batch > 1 and grown.open_batch and not grown.quantised:
-        maps_agree(explainer.explain(_single(grown.feeds), grown.target, batch_size=1), found)
-    if isinstance(grown.target, int) and not grown.quantised and not grown.fused:
-        compiled_is_the_same(grown, explainer.compile(batch=batch), found)
+    if batch > 1 and case.open_batch and not case.quantised:
+        maps_agree(explainer.explain(_single(case.feeds), case.target, batch_size=1), found)
+    if isinstance(case.target, int) and not case.quantised and not case.fused:
+        compiled_is_the_same(case, explainer.compile(batch=batch), found)
     return None
 
 
@@ -124,6 +152,17 @@ def near(found: Array, wanted: Array, tolerance: float, what: str) -> None:
 def require(condition: bool, message: str) -> None:
     if not condition:
         raise PropertyError(message)
+
+
+def _options(case: Grown) -> dict[str, Any]:
+    """Of the explainer of a random network."""
+    return {
+        "layout": case.layouts,
+        "providers": "cpu",
+        "threads": 1,
+        "preprocess": np.asarray,
+        **case.options,
+    }
 
 
 def _single(feeds: Mapping[str, Array]) -> Any:

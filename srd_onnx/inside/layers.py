@@ -165,11 +165,11 @@ def strides_of(plan: Plan, layers: Sequence[LayerRatios]) -> dict[str, tuple[flo
 
 
 def _steps(plan: Plan, layer: LayerRatios, tensor: str, feeds: Feeds) -> tuple[float, ...] | None:
-    """How far apart, along each position axis, what feeds two neighbours is; None if the axes are others."""
+    """How far apart, along each position axis, what feeds two neighbours is; None if the axes are others, or empty."""
     own, below = plan.roles[layer.tensor].positions, plan.roles[tensor].positions
-    if len(own) != len(below):
-        return None
     shape = position_shape(plan, plan.graph.values[tensor])
+    if len(own) != len(below) or not math.prod((*shape, *layer.shape)):
+        return None
     fed = feeds.index >= 0
     counts = fed.sum(axis=0)
     coordinates = np.unravel_index(np.maximum(feeds.index, 0), shape)
