@@ -211,3 +211,26 @@ def test_a_model_that_is_made_for_one_item_though_it_says_otherwise(pass_by_pass
 
     x = data(2, 1, 4, 4)
     same(make().explain(x, [0, 1, 2, 3, 4]), pass_by_pass(make, x, [0, 1, 2, 3, 4]))
+
+
+@pytest.mark.parametrize("behind", ["c", "p"])
+def test_scales_that_are_measured_are_of_no_item(behind: str, pass_by_pass: Any) -> None:
+    """A scale that is computed has no axes, and so no batch."""
+    make_node = helper.make_node
+    parts = [
+        make_node("Conv", ["input", "w"], ["c"], name="conv"),
+        make_node("GlobalAveragePool", ["c"], ["p"], name="pool"),
+        make_node("DynamicQuantizeLinear", [behind], ["q", "scale", "zero"], name="quantise"),
+        make_node("DequantizeLinear", ["q", "scale", "zero"], ["d"], name="back"),
+        make_node("Conv", ["d", "v"], ["output"], name="last"),
+    ]
+    weights: dict[str, Any] = {"w": data(3, 1, 3, 3), "v": data(5, 3, 1, 1)}
+    side = 2 if behind == "c" else 1
+    model = model_of(parts, weights, (["N", 1, 4, 4], ["N", 5, side, side]), opset=18)
+
+    def make() -> Explainer:
+        return Explainer(model, preset="paper", layout="NCHW", providers="cpu")
+
+    x, targets = data(2, 1, 4, 4), [At("output", (k, 0, 0)) for k in range(5)]
+    same(make().explain(x, targets), pass_by_pass(make, x, targets))
+    same(make().explain_forward(x, targets), pass_by_pass(make, x, targets))

@@ -165,11 +165,11 @@ def _is_wider(plan: Plan, wide: Plan) -> bool:
             v.name: v.shape[1:] for v in (*values, one.target) if v.constant is None and v.name in one.roles
         }
 
-    def batches(one: Plan) -> set[int]:
-        return {one.graph.values[name].shape[0] for name in tensors(one)}
+    def batches(one: Plan) -> set[tuple[int, ...]]:
+        return {one.graph.values[name].shape[:1] for name in tensors(one)}  # of a scalar there is none
 
     same = plan.boundary == wide.boundary and tensors(plan) == tensors(wide)
-    return same and batches(plan) == {1} and batches(wide) == {AT_ONCE}
+    return same and batches(plan) == {(1,)} and batches(wide) == {(AT_ONCE,)}
 
 
 def carried(
