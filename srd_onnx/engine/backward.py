@@ -202,6 +202,9 @@ class _Pass:
                 cotangents = self._carry_cotangents(step)
                 found += [(step, *part) for part in self._bias_parts(step, cotangents)]
         at = {name: emit.sum(self.cotangents[name]) for name in plan.boundary}
+        for name, tensor in at.items():
+            if not plan.graph.values[name].is_float:  # what arrives at integers is real
+                at[name] = emit.cast(tensor, plan.target.dtype)
         return Cotangents(emit, at, tuple(found), seed, seeded)
 
     def _seed(self, *, free: bool) -> tuple[Seeded, str]:

@@ -1,7 +1,7 @@
 """What arrives at the boundary, uncollapsed: the session behind gradients, class activation maps and LRP."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnxruntime
@@ -32,7 +32,8 @@ _SEED, _SCORES, _VALUE, _ARRIVED, _BIAS = (
 class Arrived:
     """One run, for N inputs.
 
-    Shapes: values and cotangents as their tensors; biases as the outputs of their nodes; seed [N], scores [N, K].
+    Shapes: values and cotangents (real, also of integers) as their tensors; biases as the outputs of their nodes;
+    seed [N], scores [N, K].
     """
 
     values: Mapping[str, Array]
@@ -127,7 +128,8 @@ def compile_cotangents(
     }
     for name, tensor in made.at.items():
         value = plan.graph.values[name]
-        outputs |= {_VALUE + name: (name, value), _ARRIVED + name: (tensor, value)}
+        real = value if value.is_float else replace(value, dtype=plan.target.dtype)
+        outputs |= {_VALUE + name: (name, value), _ARRIVED + name: (tensor, real)}
     kept = made.biases if biases else ()
     outputs |= {f"{_BIAS}{i}": (tensor, value) for i, (_, value, tensor) in enumerate(kept)}
     session = make_session(pruned(combined(forward, made, outputs)).SerializeToString(), providers, threads)

@@ -14,6 +14,7 @@ from srd_onnx.engine.seed import elements
 from srd_onnx.errors import OptionError, UnsupportedCaseError
 from srd_onnx.graph.ir import Array, Value
 from srd_onnx.graph.roles import Role
+from srd_onnx.methods.entrance import Entrance, entrance_of
 from srd_onnx.methods.gradients import arriving, by_position
 from srd_onnx.methods.method import Attributed, Method
 from srd_onnx.methods.scoring import directions
@@ -25,6 +26,7 @@ class _Averaged:
     """What both share: a session that takes directions, and the explained number at an input."""
 
     session: CotangentSession
+    entrance: Entrance
     kind: Seed
 
     @property
@@ -72,13 +74,12 @@ class _Integrated(_Averaged):
             for name, gradient in self.gradients({**feeds, **between}, direction).items():
                 means[name] += weight * gradient
         maps = {
-            s.name: by_position(self.plan, s, (feeds[s.name] - start[s.name]) * means[s.name], "sum")
+            s.name: by_position(self.plan, s.name, (feeds[s.name] - start[s.name]) * means[s.name], "sum")
             for s in sources
         }
         before = (self.session(start, self._nowhere()).scores * direction).sum(axis=1)
-        return Attributed(
-            maps, (scores * direction).sum(axis=1), scores, {f"baseline {self.baseline:g}": before}
-        )
+        booked = {f"baseline {self.baseline:g}": before}
+        return Attributed(self.entrance(maps), (scores * direction).sum(axis=1), scores, booked)
 
 
 def _between(start: Array, end: Array, place: float) -> Array:
@@ -101,8 +102,8 @@ class _Smooth(_Averaged):
             }
             for name, gradient in self.gradients({**feeds, **noisy}, direction).items():
                 means[name] += gradient / self.samples
-        maps = {s.name: by_position(self.plan, s, means[s.name], "greatest") for s in sources}
-        return Attributed(maps, (scores * direction).sum(axis=1), scores)
+        maps = {s.name: by_position(self.plan, s.name, means[s.name], "greatest") for s in sources}
+        return Attributed(self.entrance(maps), (scores * direction).sum(axis=1), scores)
 
     def _noisy(self, x: Array, source: Value, sample: int, number: int) -> Array:
         """With normal noise, of a width that is a part of the range of the item; the same noise for each item."""
@@ -116,11 +117,13 @@ class _Smooth(_Averaged):
 
 
 def _integrated(steps: int, baseline: float, subject: Subject, case: Case) -> _Integrated:
-    return _Integrated(_for_directions(subject, case), case.options.seed, steps, baseline)
+    session = _for_directions(subject, case)
+    return _Integrated(session, entrance_of(session.plan), case.options.seed, steps, baseline)
 
 
 def _smooth(samples: int, noise: float, seed: int, subject: Subject, case: Case) -> _Smooth:
-    return _Smooth(_for_directions(subject, case), case.options.seed, samples, noise, seed)
+    session = _for_directions(subject, case)
+    return _Smooth(session, entrance_of(session.plan), case.options.seed, samples, noise, seed)
 
 
 def integrated_gradients(steps: int = 50, baseline: float = 0.0) -> Method:

@@ -12,6 +12,7 @@ from srd_onnx.engine.plan import Plan
 from srd_onnx.errors import UnsupportedCaseError
 from srd_onnx.graph.ir import Array, Value
 from srd_onnx.graph.roles import Axes, Role, is_quantised
+from srd_onnx.methods.entrance import Entrance, entrance_of
 from srd_onnx.methods.gradients import arriving
 from srd_onnx.methods.method import Attributed, Method
 from srd_onnx.subject import Subject
@@ -24,7 +25,7 @@ class Parts:
     """Of what the explained number is the sum.
 
     Attributes:
-        input: ``x dz/dx``, shaped like the input.
+        input: ``x dz/dx``, shaped like x, the input; or like what one of integers becomes first.
         biases: of each node with a bias its original name, its output, and the bias times what arrived at it.
         seed: the explained number, [N].
         scores: [N, K].
@@ -41,6 +42,7 @@ class FullGradient:
     """FullGrad, compiled."""
 
     session: CotangentSession
+    entrance: Entrance
 
     @property
     def plan(self) -> Plan:
@@ -49,25 +51,25 @@ class FullGradient:
 
     def parts(self, feeds: Mapping[str, Array], seed: Array) -> Parts:
         """The full gradient before it is made a picture: it sums to the explained number."""
-        arrived, (source,) = self.session(feeds, seed), self.plan.sources
+        arrived, (name,) = self.session(feeds, seed), self.plan.boundary
         found = zip(self.session.biases, arrived.biases, strict=True)
         return Parts(
-            feeds[source.name] * arrived.cotangents[source.name],
-            [(name, value, part) for (name, value), part in found],
+            arrived.values[name] * arrived.cotangents[name],
+            [(node, value, part) for (node, value), part in found],
             arrived.seed,
             arrived.scores,
         )
 
     def __call__(self, feeds: Mapping[str, Array], seed: Array) -> Attributed:
         """Maps of one batch; see `Attribute`."""
-        found, (source,) = self.parts(feeds, seed), self.plan.sources
+        found, (name,) = self.parts(feeds, seed), self.plan.boundary
         roles = self.plan.roles
-        total = picture(found.input, roles[source.name])
+        total = picture(found.input, roles[name])
         for _, value, part in found.biases:
             whole = np.broadcast_to(part, value.shape)
             if len(roles[value.name].positions) == total.ndim - 1:
                 total = total + stretched(picture(whole, roles[value.name]), total.shape[1:])
-        return Attributed({source.name: np.asarray(total, np.float32)}, found.seed, found.scores)
+        return Attributed(self.entrance({name: total}), found.seed, found.scores)
 
 
 def picture(part: Array, axes: Axes) -> Array:
@@ -104,7 +106,7 @@ def _policy(plan: Plan) -> Policy:
     """
     for step in plan.steps:
         step.node.require(
-            not is_quantised(step.node.output()),
+            "cotangent" not in step.forms or not is_quantised(step.node.output()),
             "the biases of integers, what rounding and saturation change, are as large as the signal: FullGrad is for "
             "the network before it was quantised",
         )
@@ -113,12 +115,12 @@ def _policy(plan: Plan) -> Policy:
 
 def _compiled(subject: Subject, case: Case) -> FullGradient:
     session = arriving(subject, case, policy=_policy, tangent=False, biases=True)
-    if len(session.plan.sources) > 1:
+    if len(session.plan.sources) > 1 or len(session.plan.boundary) > 1:
         names = ", ".join(source.name for source in session.plan.sources)
         raise UnsupportedCaseError(
-            f"FullGrad is for one input, to which the biases belong; explained are {names}"
+            f"FullGrad is for one input with one way in, to which the biases belong; explained are {names}"
         )
-    return FullGradient(session)
+    return FullGradient(session, entrance_of(session.plan))
 
 
 def fullgrad() -> Method:

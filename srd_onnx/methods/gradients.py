@@ -7,12 +7,13 @@ from typing import Literal
 import numpy as np
 
 from graph_rules import EXPANSIONS, RULES
-from srd_onnx.engine.backward import DERIVATIVE, Policy, relevance_shape
+from srd_onnx.engine.backward import DERIVATIVE, Policy
 from srd_onnx.engine.compiling import Case
 from srd_onnx.engine.cotangents import CotangentSession, compile_cotangents
 from srd_onnx.engine.plan import Plan
-from srd_onnx.graph.ir import Array, Value
+from srd_onnx.graph.ir import Array
 from srd_onnx.graph.roles import Role
+from srd_onnx.methods.entrance import Entrance, entrance_of
 from srd_onnx.methods.method import Attributed, Method
 from srd_onnx.subject import Subject
 
@@ -43,12 +44,13 @@ def arriving(
     )
 
 
-def by_position(plan: Plan, source: Value, neurons: Array, reduction: Reduction) -> Array:
-    """Attributions shaped like an input, as [N, *positions]: the sum over channels, or the greatest magnitude."""
-    roles = plan.roles[source.name].roles
+def by_position(plan: Plan, name: str, neurons: Array, reduction: Reduction) -> Array:
+    """Attributions shaped like a tensor, one for each position: the sum over channels, or the greatest magnitude."""
+    roles = plan.roles[name].roles
     channels = tuple(axis for axis, role in enumerate(roles) if role is Role.CHANNEL)
-    reduced = neurons.sum(axis=channels) if reduction == "sum" else np.abs(neurons).max(axis=channels)
-    return np.asarray(reduced.reshape(relevance_shape(plan, source)), np.float32)
+    return np.asarray(
+        neurons.sum(axis=channels) if reduction == "sum" else np.abs(neurons).max(axis=channels)
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +58,7 @@ class Gradient:
     """What arrives at the inputs, or its product with them."""
 
     session: CotangentSession
+    entrance: Entrance
     times_input: bool
 
     @property
@@ -67,13 +70,21 @@ class Gradient:
         """Maps of one batch; see `Attribute`."""
         arrived = self.session(feeds, seed)
         maps = {}
-        for source in self.plan.sources:
-            gradient = arrived.cotangents[source.name]
-            neurons = gradient * feeds[source.name] if self.times_input else gradient
-            maps[source.name] = by_position(
-                self.plan, source, neurons, "sum" if self.times_input else "greatest"
-            )
-        return Attributed(maps, arrived.seed, arrived.scores)
+        for name, slope in arrived.cotangents.items():
+            if self.times_input:
+                maps[name] = by_position(self.plan, name, slope * arrived.values[name], "sum")
+            else:
+                maps[name] = by_position(self.plan, name, slope, "greatest")
+        return Attributed(self.entrance(maps), arrived.seed, arrived.scores)
+
+
+def gradient(session: CotangentSession, *, times_input: bool = False) -> Gradient:
+    """The method for what a session gives.
+
+    Raises:
+        UnsupportedCaseError: as `entrance_of`.
+    """
+    return Gradient(session, entrance_of(session.plan), times_input)
 
 
 def saliency() -> Method:
@@ -83,7 +94,7 @@ def saliency() -> Method:
         "Saliency",
         "gradient",
         "Simonyan, Vedaldi, Zisserman 2014, arXiv 1312.6034",
-        lambda subject, case: Gradient(arriving(subject, case), times_input=False),
+        lambda subject, case: gradient(arriving(subject, case)),
     )
 
 
@@ -94,5 +105,5 @@ def gradient_times_input() -> Method:
         "Gradient × Input",
         "gradient",
         "Shrikumar, Greenside, Shcherbina, Kundaje 2016, arXiv 1605.01713",
-        lambda subject, case: Gradient(arriving(subject, case), times_input=True),
+        lambda subject, case: gradient(arriving(subject, case), times_input=True),
     )

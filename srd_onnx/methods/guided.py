@@ -9,7 +9,7 @@ from srd_onnx.engine.plan import Plan, Step
 from srd_onnx.engine.rule import Flows
 from srd_onnx.errors import UnsupportedCaseError
 from srd_onnx.graph.roles import is_quantised
-from srd_onnx.methods.gradients import Gradient, arriving
+from srd_onnx.methods.gradients import Gradient, arriving, gradient
 from srd_onnx.methods.method import Method
 from srd_onnx.subject import Subject
 
@@ -64,7 +64,7 @@ def _refuse_cells(step: Step) -> None:
 
 
 def _compiled(subject: Subject, case: Case) -> Gradient:
-    return Gradient(arriving(subject, case, policy=_policy), times_input=False)
+    return gradient(arriving(subject, case, policy=_policy))
 
 
 def guided_backprop() -> Method:

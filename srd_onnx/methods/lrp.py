@@ -16,6 +16,7 @@ from srd_onnx.engine.rule import Flows
 from srd_onnx.errors import InputError, OptionError, UnsupportedCaseError
 from srd_onnx.graph.ir import Array
 from srd_onnx.inputs.preprocess import Preprocess
+from srd_onnx.methods.entrance import Entrance, entrance_of
 from srd_onnx.methods.gradients import arriving, by_position
 from srd_onnx.methods.lrp_rules import (
     STABILISER,
@@ -117,6 +118,7 @@ def _up_to_first(plan: Plan) -> Sequence[Step]:
 @dataclass(frozen=True, eq=False)
 class _Lrp:
     session: CotangentSession
+    entrance: Entrance
     box: _Box | None
 
     @property
@@ -127,11 +129,8 @@ class _Lrp:
         for source in self.plan.sources if self.box is not None else ():
             self._require_inside(feeds[source.name], self.plan.roles[source.name].channels)
         arrived = self.session(feeds, seed)
-        maps = {
-            source.name: by_position(self.plan, source, arrived.cotangents[source.name], "sum")
-            for source in self.plan.sources
-        }
-        return Attributed(maps, arrived.seed, arrived.scores)
+        maps = {name: by_position(self.plan, name, one, "sum") for name, one in arrived.cotangents.items()}
+        return Attributed(self.entrance(maps), arrived.seed, arrived.scores)
 
     def _require_inside(self, pixels: Array, channels: Sequence[int]) -> None:
         assert self.box is not None
@@ -147,7 +146,8 @@ class _Lrp:
 
 
 def _compiled(rules: _Rules, subject: Subject, case: Case) -> _Lrp:
-    return _Lrp(arriving(subject, case, policy=rules.policy, tangent=False), None)
+    session = arriving(subject, case, policy=rules.policy, tangent=False)
+    return _Lrp(session, entrance_of(session.plan), None)
 
 
 def _method(name: str, title: str, source: str, rules: _Rules, **parameters: float) -> Method:
@@ -228,7 +228,7 @@ def _boxed(rules: _Rules, subject: Subject, case: Case) -> _Lrp:
         return own.policy(plan)
 
     session = arriving(subject, case, policy=policy, tangent=False)
-    return _Lrp(session, _pixel_box(subject, session.plan))
+    return _Lrp(session, entrance_of(session.plan), _pixel_box(subject, session.plan))
 
 
 def _pixel_box(subject: Subject, plan: Plan) -> _Box | None:
