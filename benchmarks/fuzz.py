@@ -1,4 +1,4 @@
-"""Fuzz for as long as you like: random networks, and real models damaged at random.
+"""Fuzz for as long as you like: random networks, looked at in every way, and real models damaged at random.
 
 python -m benchmarks.fuzz --minutes 20 [--seed 0] [--out fuzz-failures]
 
@@ -32,11 +32,18 @@ from srd_onnx import SrdOnnxError, zoo
 from tests.fuzz_checks import PropertyError, explain_grown
 from tests.fuzz_graphs import Grown, grown
 from tests.fuzz_mutations import explain_mutated, limited_memory, mutated
+from tests.fuzz_ways import every_way
 from tests.nets import small_cnn, two_nodes
 
-GROWN, MUTATED, PHOTO = KINDS = ("grown", "damaged small model", "damaged photo model")
-TURNS = (GROWN, MUTATED, GROWN, MUTATED, PHOTO)
-PER_BATCH = {GROWN: 80, MUTATED: 300, PHOTO: 30}
+GROWN, WAYS, MUTATED, PHOTO = KINDS = (
+    "grown",
+    "grown, every way",
+    "damaged small model",
+    "damaged photo model",
+)
+TURNS = (GROWN, MUTATED, WAYS, GROWN, MUTATED, PHOTO)
+PER_BATCH = {GROWN: 80, WAYS: 30, MUTATED: 300, PHOTO: 30}
+GROW = {GROWN: explain_grown, WAYS: every_way}
 LONGEST_BATCH = 600  # seconds
 PHOTO_MODELS = ("squeezenet11", "efficientnet_lite0")
 
@@ -91,7 +98,7 @@ def main() -> int:
                 break
             for case in _run(kind, args.seed + 1000 * number, args.out):
                 counts[kind, case.outcome] += 1
-                if kind == GROWN:
+                if kind in GROW:
                     operators.update(case.operators)
                 if case.failed:
                     _keep(case, kind, args.out, failures)
@@ -152,8 +159,8 @@ def _current(kind: str, out: Path) -> Path:
 
 
 def _batch(kind: str, seed: int, out: Path) -> None:
-    if kind == GROWN:
-        _grow(seed, out)
+    if kind in GROW:
+        _grow(kind, seed, out)
         return
     if kind == MUTATED:
         bases = {"small_cnn": small_cnn(channels=4), "two_nodes": two_nodes()}
@@ -166,10 +173,10 @@ def _batch(kind: str, seed: int, out: Path) -> None:
         _explain(kind, model, f"{name}, seed {number}: {done}", explain, out)
 
 
-def _grow(seed: int, out: Path) -> None:
+def _grow(kind: str, seed: int, out: Path) -> None:
     @hypothesis.seed(seed)
     @settings(
-        max_examples=PER_BATCH[GROWN],
+        max_examples=PER_BATCH[kind],
         deadline=None,
         database=None,
         phases=[Phase.generate],
@@ -177,7 +184,7 @@ def _grow(seed: int, out: Path) -> None:
     )
     @given(grown(8))
     def one(case: Grown) -> None:
-        _explain(GROWN, case.model, repr(case), functools.partial(explain_grown, case), out)
+        _explain(kind, case.model, repr(case), functools.partial(GROW[kind], case), out)
 
     one()
 

@@ -47,7 +47,7 @@ def of_random_networks(
     )
     @given(grown())
     def one(case: Grown) -> None:
-        options, feeds = {"preset": "paper", **_options(case)}, _single(case.feeds)
+        options, feeds = {"preset": "paper", **options_of(case)}, single(case.feeds)
         try:
             wanted = Explainer(case.model, **options).explain(feeds, case.target)
         except SrdOnnxError:
@@ -68,7 +68,7 @@ def explain_grown(case: Grown) -> SrdOnnxError | None:
         Exception: anything that is not our own.
     """
     onnx.checker.check_model(case.model, full_check=True)
-    options = _options(case)
+    options = options_of(case)
     try:
         make_session(case.model.SerializeToString(), [CPU], 1)  # itself it may refuse, too
         model = as_saved(case.model) if case.fused else case.model
@@ -80,7 +80,7 @@ def explain_grown(case: Grown) -> SrdOnnxError | None:
                 boundary = crossed[case.place % len(crossed)]
                 explainer = Explainer(model, **options, boundary=boundary)
         batch = next(iter(case.feeds.values())).shape[0]
-        found = explainer.explain(_single(case.feeds), case.target, batch_size=batch)
+        found = explainer.explain(single(case.feeds), case.target, batch_size=batch)
     except SrdOnnxError as error:
         says_something(error)
         return error
@@ -88,7 +88,7 @@ def explain_grown(case: Grown) -> SrdOnnxError | None:
     for explanation in found:
         adds_up(explanation)
     if batch > 1 and case.open_batch and not case.quantised:
-        maps_agree(explainer.explain(_single(case.feeds), case.target, batch_size=1), found)
+        maps_agree(explainer.explain(single(case.feeds), case.target, batch_size=1), found)
     if isinstance(case.target, int) and not case.quantised and not case.fused:
         compiled_is_the_same(case, explainer.compile(batch=batch), found)
     return None
@@ -117,11 +117,11 @@ def adds_up(explanation: Explanation) -> None:
     require(residual <= RESIDUAL * scale, f"residual {residual:.3g} of {scale:.3g}, seed {seed:.3g}")
 
 
-def maps_agree(alone: list[Explanation], batch: list[Explanation]) -> None:
-    """An input is explained alike without the others of its batch."""
-    for one, other in zip(alone, batch, strict=True):
+def maps_agree(found: list[Explanation], wanted: list[Explanation], how: str = "without its batch") -> None:
+    """An input is explained alike in another way."""
+    for one, other in zip(found, wanted, strict=True):
         for name, relevance in other.relevances.items():
-            near(one.relevances[name], relevance, RESIDUAL, "map without its batch")
+            near(one.relevances[name], relevance, RESIDUAL, f"map {how}")
 
 
 def compiled_is_the_same(grown: Grown, compiled: onnx.ModelProto, found: list[Explanation]) -> None:
@@ -154,7 +154,7 @@ def require(condition: bool, message: str) -> None:
         raise PropertyError(message)
 
 
-def _options(case: Grown) -> dict[str, Any]:
+def options_of(case: Grown) -> dict[str, Any]:
     """Of the explainer of a random network."""
     return {
         "layout": case.layouts,
@@ -165,5 +165,5 @@ def _options(case: Grown) -> dict[str, Any]:
     }
 
 
-def _single(feeds: Mapping[str, Array]) -> Any:
+def single(feeds: Mapping[str, Array]) -> Any:
     return dict(feeds) if len(feeds) > 1 else next(iter(feeds.values()))

@@ -23,6 +23,7 @@ from tests.fuzz_checks import (
 )
 from tests.fuzz_graphs import Grown, grown
 from tests.fuzz_mutations import MUTATIONS, explain_mutated, limited_memory, mutated
+from tests.fuzz_ways import every_way
 from tests.nets import model_of, small_cnn, two_nodes
 
 make = helper.make_node
@@ -50,6 +51,18 @@ def test_grown_graphs_are_explained_and_add_up() -> None:
     one()
     assert len(outcomes) >= 60
     assert outcomes.count("explained") >= 0.8 * len(outcomes)
+
+
+def test_grown_graphs_are_looked_at_in_every_way() -> None:
+    outcomes: list[bool] = []
+
+    @settings(QUICK, max_examples=20)
+    @given(grown())
+    def one(case: Grown) -> None:
+        outcomes.append(every_way(case) is None)
+
+    one()
+    assert sum(outcomes) >= 0.8 * len(outcomes)
 
 
 @pytest.mark.parametrize("model", ["small_cnn", "two_nodes", "squeezenet11", "efficientnet_lite0"])
