@@ -1,4 +1,4 @@
-"""Methods that read derivatives on inputs of integers: pictures of bytes and token ids."""
+"""Inputs of integers, pictures of bytes and token ids: what is given to them, and methods that read derivatives."""
 
 from typing import Any
 
@@ -8,8 +8,9 @@ import pytest
 from onnx import TensorProto, helper
 
 from srd_onnx import Explainer
-from srd_onnx.errors import UnsupportedCaseError
+from srd_onnx.errors import InputError, UnsupportedCaseError
 from srd_onnx.graph.ir import Array
+from srd_onnx.inputs.preprocess import Preprocess, torchvision_default
 from srd_onnx.methods import METHODS
 from tests.nets import model_of
 
@@ -73,6 +74,53 @@ def test_a_picture_of_bytes_is_explained_as_one_of_reals(method: str, layout: st
         assert one.shape == (6, 7)
         assert np.abs(other).max() > 0
         np.testing.assert_allclose(one, other, atol=1e-5 * np.abs(other).max())
+
+
+def explained(kind: int, x: Array, **more: Any) -> Any:
+    explainer = Explainer(picture_net(kind), layout="NCHW", providers="cpu", **more)
+    (one,) = explainer.explain(x, 1)
+    return one
+
+
+def test_pixels_are_given_as_they_are_where_nothing_else_is_said() -> None:
+    photo = np.random.default_rng(5).integers(0, 256, (9, 9, 3)).astype(np.uint8)
+    found = explained(TensorProto.UINT8, photo)
+    kept = found.meta["preprocess"]
+    assert found.meta["preprocess_assumed"] is True
+    assert (kept["scale"], kept["mean"], kept["std"], kept["crop"]) == (1.0, [0.0], [1.0], [6, 7])
+    seen = Preprocess(resize=8, crop=(6, 7)).view(photo).transpose(2, 0, 1)
+    np.testing.assert_allclose(found.logits, explained(TensorProto.UINT8, seen[None]).logits)
+    assert explained(TensorProto.FLOAT, photo).meta["preprocess"]["scale"] == 1 / 255
+
+
+@pytest.mark.parametrize(
+    ("kind", "preprocess"),
+    [
+        (TensorProto.UINT8, torchvision_default(6, 7)),  # below 0
+        (TensorProto.UINT8, Preprocess(resize=(6, 7), scale=1 / 255)),  # between 0 and 1
+        (TensorProto.UINT8, Preprocess(resize=(6, 7), scale=2)),  # above 255
+        (TensorProto.INT8, Preprocess(resize=(6, 7))),  # above 127
+    ],
+)
+def test_what_is_no_integer_of_the_model_is_refused(kind: int, preprocess: Preprocess) -> None:
+    photo = np.random.default_rng(5).integers(0, 256, (9, 9, 3)).astype(np.uint8)
+    with pytest.raises(InputError, match=r"the model takes u?int8, but its values go from"):
+        explained(kind, photo, preprocess=preprocess)
+
+
+def test_what_is_nearly_an_integer_is_rounded_as_quantising_does() -> None:
+    """(pixel / 255 - 0.5) / 0.5 at a scale of 1/127: the nearest integer, not the next towards 0."""
+    photo = np.random.default_rng(5).integers(0, 256, (6, 7, 3)).astype(np.uint8)
+    quantised = Preprocess(scale=1 / 255, mean=(0.5,), std=(0.5 / 127,))
+    whole = np.rint(quantised(photo)).astype(np.int8).transpose(2, 0, 1)
+    found = explained(TensorProto.INT8, photo, preprocess=quantised)
+    np.testing.assert_allclose(found.logits, explained(TensorProto.INT8, whole[None]).logits)
+
+
+@pytest.mark.parametrize("given", [np.int64, np.float32])
+def test_ids_that_the_model_cannot_hold_are_refused(given: Any) -> None:
+    with pytest.raises(InputError, match="the model takes uint8"):
+        explained(TensorProto.UINT8, np.full((1, 3, 6, 7), 256, given))
 
 
 @pytest.mark.parametrize("method", ["gradient-x-input", "lrp-epsilon"])

@@ -21,6 +21,10 @@ Sources = Source | Sequence[Source]
 Transform = Preprocess | Callable[[NDArray[np.uint8]], Array]
 
 ARRAY_FILES = (".npy", ".npz")
+_LOST, _ROUNDING = (
+    0.05,
+    1e-6,
+)  # of the spread of an input: rounding it to integers may take no more; of a flat one
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,8 +211,11 @@ def stacked(items: list[Item], size: int, port: Port) -> Array:
 
     Raises:
         NonFiniteError: if the model's precision cannot hold the values.
+        InputError: if the model takes integers, and the values are none.
     """
     rows = [item.data[port.name] for item in items]
+    if port.dtype.kind in "iu":
+        rows = [_whole(row, port.dtype, item.name) for row, item in zip(rows, items, strict=True)]
     with np.errstate(over="ignore"):
         data = np.stack(rows + [rows[-1]] * (size - len(rows))).astype(port.dtype)
     if port.dtype.kind == "f" and not np.isfinite(data).all():
@@ -219,12 +226,26 @@ def stacked(items: list[Item], size: int, port: Port) -> Array:
     return data if port.has_batch else data[0]
 
 
+def _whole(data: Array, dtype: np.dtype[Any], name: str) -> Array:
+    """Rounded, as quantising does, where little is lost by that."""
+    limits, whole = np.iinfo(dtype), data if data.dtype.kind in "iub" else np.rint(data)
+    held = limits.min <= whole.min(initial=0) and whole.max(initial=0) <= limits.max
+    if not held or (whole is not data and np.std(data - whole) > _LOST * np.std(data) + _ROUNDING):
+        raise InputError(
+            f"{name}: the model takes {dtype}, but its values go from {data.min():.4g} to {data.max():.4g} and are no "
+            "such numbers; pixels are from 0 to 255 without scale, mean and std (--scale 1 --mean 0 --std 1)"
+        )
+    return whole
+
+
 def usual_preprocess(port: Port) -> Preprocess:
-    """What most models of this input are trained with: a guess, for a model that nobody knows."""
+    """What most models of this input are trained with, bytes as they are: a guess, for a model that nobody knows."""
     if len(port.axes.positions) != 2:
         return Preprocess()  # no picture: a photo is refused where it is given
     shape = port.shape()
     sizes = [shape[axis] for axis in port.axes.positions]
     usual = torchvision_default(sizes[0], sizes[-1])
+    if port.dtype.kind in "iu":
+        usual = replace(usual, scale=1.0, mean=(0.0,), std=(1.0,))
     grey = [shape[axis] for axis in port.axes.channels] == [1]
     return replace(usual, mean=(0.0,), std=(1.0,), channel_order="GRAY") if grey else usual
