@@ -23,6 +23,15 @@ RESIDUAL = 1e-3
 SMALL = 1e-3
 
 
+# Options of a test of random networks; how many it says itself.
+QUICK = settings(
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
+)
+
+
 class PropertyError(AssertionError):
     """An explanation that is not what was promised."""
 
@@ -38,13 +47,7 @@ def of_random_networks(
     """
     outcomes: list[bool] = []
 
-    @settings(
-        max_examples=examples,
-        deadline=None,
-        derandomize=True,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-    )
+    @settings(QUICK, max_examples=examples)
     @given(grown())
     def one(case: Grown) -> None:
         options, feeds = {"preset": "paper", **options_of(case)}, single(case.feeds)

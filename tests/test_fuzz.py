@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from hypothesis import HealthCheck, event, given, settings
+from hypothesis import event, given, settings
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
@@ -14,6 +14,7 @@ from srd_onnx import Explainer, zoo
 from srd_onnx.errors import ModelError, ProviderError, ShapeError, UnsupportedCaseError
 from srd_onnx.explanation import Explanation
 from tests.fuzz_checks import (
+    QUICK,
     PropertyError,
     adds_up,
     compiled_is_the_same,
@@ -28,20 +29,13 @@ from tests.nets import model_of, small_cnn, two_nodes
 
 make = helper.make_node
 Array = NDArray[Any]
-QUICK = settings(
-    max_examples=80,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
-)
 
 
 def test_grown_graphs_are_explained_and_add_up() -> None:
     """All but a few; where one is not, it is our own error that says so."""
     outcomes: list[str] = []
 
-    @QUICK
+    @settings(QUICK, max_examples=80)
     @given(grown())
     def one(case: Grown) -> None:
         error = explain_grown(case)

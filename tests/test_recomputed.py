@@ -17,12 +17,11 @@ from srd_onnx.errors import NonFiniteError, SrdOnnxError
 from srd_onnx.targets import At, Contrast
 from tests.attention_nets import BLOCKS
 from tests.bounded_tools import CHAIN, X, chain, cut_at, explainer, recomputed, same, same_results, tape_for
-from tests.fuzz_checks import maps_agree
+from tests.fuzz_checks import QUICK, maps_agree, options_of, single
 from tests.fuzz_graphs import Grown, grown
 from tests.method_nets import vit
 from tests.nets import small_cnn
 from tests.small_nets import NETS, in_single
-from tests.test_fuzz import QUICK as FUZZ
 from tests.test_unet import NETS as U_NETS
 
 Array = NDArray[Any]
@@ -160,15 +159,12 @@ def test_grown_graphs_cut_after_every_node(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(choosing, "fitting", lambda tape, *_: (cut(tape, range(len(tape.forward))), 0.0))
     compared = 0
 
-    @settings(FUZZ, max_examples=60)
+    @settings(QUICK, max_examples=60)
     @given(grown())
     def one(case: Grown) -> None:
         nonlocal compared
-        options: dict[str, Any] = {"layout": case.layouts, "providers": "cpu", "threads": 1, **case.options}
-        data = case.feeds if len(case.feeds) > 1 else next(iter(case.feeds.values()))
-        ways = [
-            Explainer(case.model, preprocess=np.asarray, **options, max_memory=most) for most in (None, 1)
-        ]
+        data = single(case.feeds)
+        ways = [Explainer(case.model, **options_of(case), max_memory=most) for most in (None, 1)]
         try:
             whole = ways[0].explain(data, case.target)
         except SrdOnnxError:

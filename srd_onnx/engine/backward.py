@@ -203,8 +203,9 @@ class _Pass:
                 found += [(step, *part) for part in self._bias_parts(step, cotangents)]
         at = {name: emit.sum(self.cotangents[name]) for name in plan.boundary}
         for name, tensor in at.items():
-            if not plan.graph.values[name].is_float:  # what arrives at integers is real
-                at[name] = emit.cast(tensor, plan.target.dtype)
+            value = plan.graph.values[name]
+            if not value.is_float:  # what arrives at integers is real
+                at[name] = emit.cast(tensor, real_kind(plan, value).dtype)
         return Cotangents(emit, at, tuple(found), seed, seeded)
 
     def _seed(self, *, free: bool) -> tuple[Seeded, str]:
@@ -328,11 +329,12 @@ def relevance_shape(plan: Plan, source: Value) -> tuple[int, ...]:
 
 def map_of(plan: Plan, source: Value) -> Value:
     """Shape and dtype of the relevance of an input; from integers (a picture of bytes) in that of the target."""
-    return Value("", relevance_shape(plan, source), account_type(_kind(plan, source)))
+    return Value("", relevance_shape(plan, source), account_type(real_kind(plan, source)))
 
 
-def _kind(plan: Plan, source: Value) -> Value:
-    return source if source.is_float else plan.target
+def real_kind(plan: Plan, value: Value) -> Value:
+    """Whose real numbers are used for what belongs to a tensor: its own; of integers those of the target."""
+    return value if value.is_float else plan.target
 
 
 def label(step: Step) -> str:

@@ -8,7 +8,7 @@ import onnxruntime
 from onnx import ModelProto
 
 from srd_onnx.engine.assemble import combined, pruned
-from srd_onnx.engine.backward import DERIVATIVE, Policy, build_cotangents
+from srd_onnx.engine.backward import DERIVATIVE, Policy, build_cotangents, real_kind
 from srd_onnx.engine.compiling import Case, plan_for
 from srd_onnx.engine.half import account_type
 from srd_onnx.engine.plan import Plan
@@ -128,7 +128,7 @@ def compile_cotangents(
     }
     for name, tensor in made.at.items():
         value = plan.graph.values[name]
-        real = value if value.is_float else replace(value, dtype=plan.target.dtype)
+        real = replace(value, dtype=real_kind(plan, value).dtype)
         outputs |= {_VALUE + name: (name, value), _ARRIVED + name: (tensor, real)}
     kept = made.biases if biases else ()
     outputs |= {f"{_BIAS}{i}": (tensor, value) for i, (_, value, tensor) in enumerate(kept)}

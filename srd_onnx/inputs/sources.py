@@ -21,10 +21,8 @@ Sources = Source | Sequence[Source]
 Transform = Preprocess | Callable[[NDArray[np.uint8]], Array]
 
 ARRAY_FILES = (".npy", ".npz")
-_LOST, _ROUNDING = (
-    0.05,
-    1e-6,
-)  # of the spread of an input: rounding it to integers may take no more; of a flat one
+_LOST = 0.05  # of the spread of an input: rounding it to integers may take no more
+_FLAT = 1e-6  # a spread that is float32's rounding
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,7 +228,7 @@ def _whole(data: Array, dtype: np.dtype[Any], name: str) -> Array:
     """Rounded, as quantising does, where little is lost by that."""
     limits, whole = np.iinfo(dtype), data if data.dtype.kind in "iub" else np.rint(data)
     held = limits.min <= whole.min(initial=0) and whole.max(initial=0) <= limits.max
-    if not held or (whole is not data and np.std(data - whole) > _LOST * np.std(data) + _ROUNDING):
+    if not held or (whole is not data and np.std(data - whole) > _LOST * np.std(data) + _FLAT):
         raise InputError(
             f"{name}: the model takes {dtype}, but its values go from {data.min():.4g} to {data.max():.4g} and are no "
             "such numbers; pixels are from 0 to 255 without scale, mean and std (--scale 1 --mean 0 --std 1)"

@@ -9,8 +9,7 @@ from srd_onnx.engine.backward import relevance_shape
 from srd_onnx.engine.plan import Plan
 from srd_onnx.graph.ir import Array
 from srd_onnx.sharing.carrying import backward
-from srd_onnx.sharing.feeds import needed
-from srd_onnx.sharing.ratios import LayerRatios, shared_steps, structure_of
+from srd_onnx.sharing.ratios import LayerRatios, structure_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,10 +47,11 @@ def entrance_of(plan: Plan) -> Entrance:
         UnsupportedCaseError: naming a node on the way that does more than to move positions, or moves them as the data
             says.
     """
-    for step, output, _ in shared_steps(plan):
+    moves = structure_of(plan)
+    for step, layer in moves:
         step.node.require(
-            step.routes and not needed(plan, step, output),
+            step.routes and bool(layer.incoming),  # nothing comes in where data decides that
             "what it does with integers, which have no derivative, is not known before the model runs: use SRD, an "
             "activation map or a black box",
         )
-    return Entrance(plan, [layer for _, layer in structure_of(plan)])
+    return Entrance(plan, [layer for _, layer in moves])

@@ -55,6 +55,7 @@ def scorecam() -> Method:
         def probe(scorer: Scorer, source: Value, item: Mapping[str, Array]) -> tuple[Scored, Array]:
             values = _on_grid(layer, tail.activations(item)[0])
             x = item[source.name] if source.name in whole.batched else item[source.name][None]
+            # A flat channel becomes 0 before it is enlarged, which would make rounding of it that is brought to 0..1.
             raised = values - values.min(axis=tuple(range(1, values.ndim)), keepdims=True)
             apart, which = _apart(raised)
 

@@ -241,8 +241,8 @@ def _probed(send: _Sender, shape: tuple[int, ...], sizes: Mapping[int, int], axe
 def _combs(shape: tuple[int, ...], axes: Axes) -> Iterator[tuple[int, ...]]:
     """Combs from the densest to single teeth. Batch items share all their positions or none."""
     choices = [
-        {1, max(size, 1)} if role is Role.BATCH else {*(d for d in _TEETH if d < size), max(size, 1)}
-        for size, role in zip(shape, axes.roles, strict=True)
+        {1, size} if role is Role.BATCH else {*(d for d in _TEETH if d < size), size}
+        for size, role in zip((max(n, 1) for n in shape), axes.roles, strict=True)
     ]
     yield from sorted(itertools.product(*choices), key=math.prod)
 
